@@ -1,0 +1,70 @@
+//! Walks to a server as far as sending mail would go, and tells each step in plain
+//! words. Nothing is sent.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::Server;
+use crate::credentials::Credentials;
+use crate::error::{Stage, Trouble};
+use crate::events::Event;
+use crate::lane::Shared;
+use crate::smtp::Session;
+
+/// Checks `server`; each step is an event of `request`, the last one marked.
+pub async fn check(shared: Rc<Shared>, server: Server, request: u64) {
+    let tell = |step: &str, text: String, is_good, is_last| {
+        shared.outbox.push(Event::Check {
+            request,
+            step: step.to_owned(),
+            text,
+            is_good,
+            is_last,
+        });
+    };
+    let good = |step: &str, text: String| tell(step, text, true, false);
+    match walk(&shared, &server, &good).await {
+        Ok(()) => tell("done", "mail can be sent".to_owned(), true, true),
+        Err(trouble) => tell(&trouble.stage.to_string(), trouble.to_string(), false, true),
+    }
+}
+
+async fn walk(
+    shared: &Shared,
+    server: &Server,
+    good: &impl Fn(&str, String),
+) -> Result<(), Trouble> {
+    let settings = Arc::clone(&shared.settings.borrow());
+    let tls = shared.tls_for(server)?;
+    let mut observe = |stage: Stage, text: String| good(&stage.to_string(), text);
+    let trace = shared.trace(&server.host);
+    let mut session = Session::open(server, &settings, &tls, trace, &mut observe).await?;
+    if session.offers_auth() {
+        let found = shared
+            .keyring
+            .find(server, &settings)
+            .await
+            .map_err(|what| crate::lane::credentials_trouble(server, what))?;
+        match found {
+            Some(
+                credentials @ Credentials {
+                    secret: Some(_), ..
+                },
+            ) => {
+                let mechanism = session
+                    .authenticate(server, &settings, &credentials)
+                    .await?;
+                let user = credentials.user.unwrap_or_default();
+                good("AUTH", format!("logged in as {user} with {mechanism}"));
+            }
+            _ => good(
+                "AUTH",
+                "offered; no password is stored, so none was tried".to_owned(),
+            ),
+        }
+    } else {
+        good("AUTH", "not offered".to_owned());
+    }
+    session.quit().await;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Credentials in files: what `auth-source-search` finds in the netrc-format files of
+//! `auth-sources`, found without Emacs.
+//!
+//! ```text
+//! search_file          one file, one query
+//!   -> source          the file's text; decrypted text is kept in memory
+//!      -> gpg          decryption by GnuPG (feature `gpg`)
+//!      -> text         bytes to text as Emacs decodes them
+//!   -> netrc           the entry that matches (words: the text's lexical form)
+//!   -> source          decrypts a secret that is a GPG token of its own
+//! ```
+//!
+//! Finding the same as auth-source comes first, also where one would rather do otherwise:
+//! a differential test compares the two. Files in auth-source's other formats (`.plist`,
+//! `.json`), compressed and remote files are left to Lisp.
+//!
+//! Everything here but [`forget`] may block: on the disk, on gpg-agent, on a pinentry.
+//! Secrets are wiped from memory when dropped, and no `Debug` shows them.
+
+#[cfg(feature = "gpg")]
+pub mod gpg;
+pub mod netrc;
+mod source;
+mod text;
+mod words;
+
+pub use netrc::{Credentials, NetrcError, Query};
+pub use source::{Ask, SourceError, forget, read_source, search_file};

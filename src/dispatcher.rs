@@ -1,0 +1,182 @@
+//! The one loop: commands in, timers, sessions out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::sleep;
+
+use crate::check;
+use crate::config::{Server, Settings};
+use crate::events::Event;
+use crate::lane::{Lane, Report, Shared};
+use crate::spool::{EntryId, Timestamp};
+use crate::worker;
+
+/// The clock is looked at this often, for timers sleep while a laptop does.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+
+/// What Emacs's thread tells the dispatcher.
+#[derive(Debug)]
+pub enum Command {
+    /// These are to be tried at these times.
+    Schedule(Vec<(EntryId, Server, Timestamp)>),
+    /// New settings.
+    Configure(Box<Settings>),
+    /// A server is to be checked, under this number.
+    Check(Box<Server>, u64),
+    /// A message in flight was cancelled.
+    Interrupt,
+    /// End all sessions.
+    Stop,
+}
+
+/// Runs until told to stop, or until Emacs's side is gone.
+pub async fn run(
+    shared: Rc<Shared>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut reports: mpsc::UnboundedReceiver<Report>,
+) {
+    let mut dispatcher = Dispatcher {
+        shared,
+        lanes: HashMap::new(),
+        due: BTreeSet::new(),
+        servers: HashMap::new(),
+        sessions: JoinSet::new(),
+        lane_of: HashMap::new(),
+    };
+    loop {
+        let pause = dispatcher.launch_due(Timestamp::now());
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Stop) | None => return,
+                Some(command) => dispatcher.obey(command),
+            },
+            Some(report) = reports.recv() => dispatcher.hear(report),
+            Some(ended) = dispatcher.sessions.join_next_with_id() => dispatcher.see_off(ended),
+            () = sleep(pause.min(LONGEST_NAP)) => {}
+        }
+    }
+}
+
+struct Dispatcher {
+    shared: Rc<Shared>,
+    lanes: HashMap<Server, Rc<Lane>>,
+    due: BTreeSet<(Timestamp, EntryId)>,
+    servers: HashMap<EntryId, (Timestamp, Server)>,
+    sessions: JoinSet<()>,
+    lane_of: HashMap<Id, Rc<Lane>>,
+}
+
+impl Dispatcher {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Schedule(entries) => {
+                for (id, server, at) in entries {
+                    self.schedule(id, server, at);
+                }
+            }
+            Command::Configure(settings) => {
+                *self.shared.settings.borrow_mut() = Arc::new(*settings);
+            }
+            Command::Check(server, request) => {
+                let check = check::check(Rc::clone(&self.shared), *server, request);
+                self.sessions.spawn_local(check);
+            }
+            Command::Interrupt => self.lanes.values().for_each(|lane| lane.interrupt()),
+            Command::Stop => {}
+        }
+    }
+
+    /// Sets the time of an entry's next try, in place of any set before.
+    fn schedule(&mut self, id: EntryId, server: Server, at: Timestamp) {
+        if let Some((before, _)) = self.servers.insert(id, (at, server)) {
+            self.due.remove(&(before, id));
+        }
+        self.due.insert((at, id));
+    }
+
+    /// Moves what is due to its lanes; returns the time to the next.
+    fn launch_due(&mut self, now: Timestamp) -> Duration {
+        while let Some(&(at, id)) = self.due.first() {
+            if at > now {
+                return at.since(now);
+            }
+            self.due.pop_first();
+            if let Some((_, server)) = self.servers.remove(&id) {
+                let lane = self.lane(server);
+                lane.push(id);
+                self.open_session_if_useful(&lane);
+            }
+        }
+        LONGEST_NAP
+    }
+
+    fn lane(&mut self, server: Server) -> Rc<Lane> {
+        let shared = &self.shared;
+        let lane = self
+            .lanes
+            .entry(server)
+            .or_insert_with_key(|server| Rc::new(Lane::new(server.clone(), Rc::clone(shared))));
+        Rc::clone(lane)
+    }
+
+    fn open_session_if_useful(&mut self, lane: &Rc<Lane>) {
+        let most = self.shared.settings.borrow().max_connections.max(1);
+        let workers = lane.workers.get();
+        if workers == 0 || (workers < most && lane.is_crowded()) {
+            self.open_session(lane);
+        }
+    }
+
+    fn open_session(&mut self, lane: &Rc<Lane>) {
+        lane.workers.set(lane.workers.get() + 1);
+        let task = self.sessions.spawn_local(worker::serve(Rc::clone(lane)));
+        self.lane_of.insert(task.id(), Rc::clone(lane));
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Due(id, at) => match self.shared.spool.load(id) {
+                Ok(entry) => self.schedule(id, entry.server, at),
+                // Sent or removed meanwhile.
+                Err(crate::spool::SpoolError::NoSuchEntry(_)) => {}
+                Err(error) => self.shared.outbox.push(Event::Problem(error.to_string())),
+            },
+            Report::Up(server) => {
+                let lane = self.lane(server);
+                lane.is_up.set(true);
+                self.open_session_if_useful(&lane);
+            }
+        }
+    }
+
+    /// A session task has ended, maybe in a panic.
+    fn see_off(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (task, panic) = match ended {
+            Ok((task, ())) => (task, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(lane) = self.lane_of.remove(&task) else {
+            return;
+        };
+        lane.workers.set(lane.workers.get() - 1);
+        if let Some(panic) = panic {
+            let text = format!("internal error in a session (please report it): {panic}");
+            self.shared.outbox.push(Event::Problem(text));
+            let later = Timestamp::now().after(Duration::from_secs(60));
+            for id in lane.take_orphans() {
+                self.schedule(id, lane.server.clone(), later);
+            }
+        }
+        // What came after the task had looked for the last time.
+        if lane.waiting() > 0 && lane.workers.get() == 0 {
+            self.open_session(&lane);
+        } else if lane.workers.get() == 0 {
+            self.lanes.remove(&lane.server);
+        }
+    }
+}

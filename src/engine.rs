@@ -1,0 +1,415 @@
+//! The native side's one instance in a process, as Emacs's thread sees it: every call
+//! here returns at once, having done at most a few file-system calls.
+
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::LocalSet;
+
+use crate::address::Path;
+use crate::config::{ConfigError, Server, Settings};
+use crate::dispatcher::{self, Command};
+use crate::events::{Event, Kind, Outbox};
+use crate::flights::{Cancellation, Flights};
+use crate::keyring::Keyring;
+use crate::lane::Shared;
+use crate::message::Message;
+use crate::requests::{Answer, Requests};
+use crate::spool::fs::Fs;
+use crate::spool::{
+    Claim, Entry, EntryId, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
+};
+
+/// Why a call on the engine failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The spool could not be read or written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// What was given can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The entry is being worked on.
+    #[error("message {0} is being sent just now")]
+    Busy(EntryId),
+    /// There is no thread for the sessions.
+    #[error("cannot start the sending thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The running engine.
+#[derive(Debug)]
+pub struct Engine {
+    spool: Arc<Spool>,
+    outbox: Arc<Outbox>,
+    flights: Arc<Flights>,
+    requests: Arc<Requests>,
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    commands: UnboundedSender<Command>,
+    ended: std_mpsc::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Opens the spool. No thread is started before there is something to send.
+    pub fn new(
+        directory: PathBuf,
+        settings: Settings,
+        wake: Box<dyn Write + Send>,
+    ) -> Result<Self, EngineError> {
+        Engine::with_fs(directory, settings, wake, Fs::default())
+    }
+
+    /// The same on another file system, for tests.
+    pub fn with_fs(
+        directory: PathBuf,
+        settings: Settings,
+        wake: Box<dyn Write + Send>,
+        fs: Fs,
+    ) -> Result<Self, EngineError> {
+        let spool = Spool::open(directory, fs)?;
+        let outbox = Outbox::new(wake);
+        for problem in spool.tidy()? {
+            outbox.push(Event::Problem(problem));
+        }
+        Ok(Engine {
+            spool: Arc::new(spool),
+            outbox: Arc::new(outbox),
+            flights: Arc::default(),
+            requests: Arc::default(),
+            settings: Mutex::new(settings),
+            running: Mutex::new(None),
+        })
+    }
+
+    /// Replaces the settings.
+    pub fn configure(&self, settings: Settings) -> Result<(), EngineError> {
+        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != settings {
+            *current = settings.clone();
+            drop(current);
+            if self.is_running() {
+                self.command(Command::Configure(Box::new(settings)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the events since the last call.
+    pub fn drain(&self) -> Vec<Event> {
+        self.outbox.drain()
+    }
+
+    /// Answers an event that asks; false if nobody waits for the answer any more.
+    pub fn answer(&self, request: u64, answer: Answer) -> bool {
+        self.requests.answer(request, answer)
+    }
+
+    /// Accepts a message: on return it is on disk, and will be sent.
+    pub fn send(
+        &self,
+        message: &[u8],
+        sender: Path,
+        recipients: Vec<Path>,
+        server: Server,
+        wishes: Wishes,
+    ) -> Result<EntryId, EngineError> {
+        if recipients.is_empty() {
+            return Err(ConfigError::NoRecipients.into());
+        }
+        let message = Message::new(message);
+        if message.bytes.is_empty() {
+            return Err(ConfigError::EmptyMessage.into());
+        }
+        let entry = Entry::new(sender, recipients, server, message.facts.clone(), wishes);
+        self.spool.commit(&entry, &message)?;
+        self.schedule(vec![(entry.id, entry.server, Timestamp::default())])?;
+        Ok(entry.id)
+    }
+
+    /// All entries with their states, oldest first. What can't be read is reported
+    /// as an event.
+    pub fn list(&self) -> Result<Vec<(Entry, State)>, EngineError> {
+        let listing = self.spool.list()?;
+        for problem in listing.problems {
+            self.outbox.push(Event::Problem(problem));
+        }
+        Ok(listing
+            .entries
+            .into_iter()
+            .map(|entry| self.with_state(entry))
+            .collect())
+    }
+
+    /// One entry with its state.
+    pub fn entry(&self, id: EntryId) -> Result<(Entry, State), EngineError> {
+        Ok(self.with_state(self.spool.load(id)?))
+    }
+
+    fn with_state(&self, mut entry: Entry) -> (Entry, State) {
+        let is_ours = self.flights.contains(entry.id);
+        let is_in_flight = is_ours || (entry.sending && self.spool.is_claimed(entry.id));
+        if entry.sending && !is_in_flight {
+            // Whoever claims it next will write that down.
+            entry.turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
+        }
+        let state = entry.state(is_in_flight);
+        (entry, state)
+    }
+
+    /// The stored bytes of an entry.
+    pub fn message(&self, id: EntryId) -> Result<Vec<u8>, EngineError> {
+        Ok(self.spool.message(id)?)
+    }
+
+    /// Takes up everything that waits, each entry at its time. Returns how many.
+    pub fn resume(&self) -> Result<usize, EngineError> {
+        self.take_up(|entry| entry.next_try)
+    }
+
+    /// Tries everything that waits now. Returns how many.
+    pub fn flush(&self) -> Result<usize, EngineError> {
+        self.take_up(|_| Timestamp::default())
+    }
+
+    fn take_up(&self, at: impl Fn(&Entry) -> Timestamp) -> Result<usize, EngineError> {
+        let entries: Vec<_> = self
+            .list()?
+            .into_iter()
+            // What a killed Emacs left unconfirmed is claimed, so that it is told.
+            .filter(|(entry, _)| entry.is_ready() || entry.sending)
+            .map(|(entry, _)| (entry.id, entry.server.clone(), at(&entry)))
+            .collect();
+        let count = entries.len();
+        if count > 0 {
+            self.schedule(entries)?;
+        }
+        Ok(count)
+    }
+
+    /// Tries one entry now, whatever became of it before.
+    pub fn retry(&self, id: EntryId) -> Result<(), EngineError> {
+        let mut claim = self.claim(id)?;
+        claim.entry.turn(
+            &[RecipientState::Failed, RecipientState::Unconfirmed],
+            RecipientState::Pending,
+        );
+        claim.entry.hold = false;
+        self.release(claim)
+    }
+
+    /// Holds an entry back, or lets it go again.
+    pub fn hold(&self, id: EntryId, hold: bool) -> Result<(), EngineError> {
+        if hold {
+            return match self.cancel(id)? {
+                true => Ok(()),
+                false => Err(EngineError::Busy(id)),
+            };
+        }
+        let mut claim = self.claim(id)?;
+        claim.entry.hold = false;
+        self.release(claim)
+    }
+
+    /// Stores a claimed entry as one that waits, and schedules it.
+    fn release(&self, mut claim: Claim) -> Result<(), EngineError> {
+        claim.entry.need = None;
+        claim.entry.next_try = Timestamp::default();
+        self.spool.update(&claim)?;
+        let due = (
+            claim.entry.id,
+            claim.entry.server.clone(),
+            Timestamp::default(),
+        );
+        let is_ready = claim.entry.is_ready();
+        drop(claim);
+        if is_ready {
+            self.schedule(vec![due])?;
+        }
+        Ok(())
+    }
+
+    /// Stops an entry, which stays in the spool, held. False if it is too late.
+    pub fn cancel(&self, id: EntryId) -> Result<bool, EngineError> {
+        match self.flights.cancel(id, false) {
+            Cancellation::Stopping => {
+                self.command(Command::Interrupt)?;
+                return Ok(true);
+            }
+            Cancellation::TooLate => return Ok(false),
+            Cancellation::NotInFlight => {}
+        }
+        let mut claim = self.claim(id)?;
+        claim.entry.hold = true;
+        self.spool.update(&claim)?;
+        self.tell(Kind::Cancelled, claim.entry.clone());
+        Ok(true)
+    }
+
+    /// Deletes an entry, stopping it first.
+    pub fn remove(&self, id: EntryId) -> Result<(), EngineError> {
+        match self.flights.cancel(id, true) {
+            Cancellation::Stopping => return self.command(Command::Interrupt),
+            Cancellation::TooLate => return Err(EngineError::Busy(id)),
+            Cancellation::NotInFlight => {}
+        }
+        let claim = self.claim(id)?;
+        let entry = claim.entry.clone();
+        self.spool.settle(claim)?;
+        self.tell(Kind::Removed, entry);
+        Ok(())
+    }
+
+    fn tell(&self, kind: Kind, entry: Entry) {
+        self.outbox.push(Event::Outcome {
+            kind,
+            entry: Box::new(entry),
+            error: None,
+            reply: None,
+        });
+    }
+
+    fn claim(&self, id: EntryId) -> Result<Claim, EngineError> {
+        self.spool.claim(id)?.ok_or(EngineError::Busy(id))
+    }
+
+    /// Checks whether mail could be sent to `server`; the result comes as events under
+    /// the number returned.
+    pub fn check(&self, server: Server) -> Result<u64, EngineError> {
+        let number = self.requests.number();
+        self.command(Command::Check(Box::new(server), number))?;
+        Ok(number)
+    }
+
+    /// How many messages sessions work on now.
+    pub fn in_flight(&self) -> usize {
+        self.flights.count()
+    }
+
+    /// Stops the thread, waiting for it at most `limit`. What is in the spool stays
+    /// there; the next call that sends starts anew.
+    pub fn stop(&self, limit: Duration) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.take() {
+            // An error means that it has ended already.
+            let _ = running.commands.send(Command::Stop);
+            if running.ended.recv_timeout(limit) != Err(std_mpsc::RecvTimeoutError::Timeout) {
+                let _ = running.thread.join();
+            }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.is_some()
+    }
+
+    fn schedule(&self, entries: Vec<(EntryId, Server, Timestamp)>) -> Result<(), EngineError> {
+        self.command(Command::Schedule(entries))
+    }
+
+    /// Hands a command to the thread, starting it if there is none.
+    fn command(&self, command: Command) -> Result<(), EngineError> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let command = match &*running {
+            None => command,
+            Some(live) => match live.commands.send(command) {
+                Ok(()) => return Ok(()),
+                // The thread died of a panic: a new one takes over.
+                Err(refused) => refused.0,
+            },
+        };
+        let started = self.start().map_err(EngineError::Thread)?;
+        // Its receiver lives in the thread just started.
+        let _ = started.commands.send(command);
+        *running = Some(started);
+        Ok(())
+    }
+
+    fn start(&self) -> std::io::Result<Running> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (ended_sender, ended) = std_mpsc::channel();
+        let parts = Parts {
+            spool: Arc::clone(&self.spool),
+            outbox: Arc::clone(&self.outbox),
+            flights: Arc::clone(&self.flights),
+            requests: Arc::clone(&self.requests),
+            settings: self
+                .settings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("rs-smtpmail".to_owned())
+            .spawn(move || {
+                crate::platform::block_signals();
+                let outbox = Arc::clone(&parts.outbox);
+                let run = AssertUnwindSafe(|| parts.run(receiver));
+                if std::panic::catch_unwind(run).is_err() {
+                    outbox.push(Event::Problem(
+                        "internal error in the sending thread (please report it); what waits \
+                         is in the spool and goes out with the next message sent or flushed"
+                            .to_owned(),
+                    ));
+                }
+                // Nobody waits if this fails.
+                let _ = ended_sender.send(());
+            })?;
+        Ok(Running {
+            commands,
+            ended,
+            thread,
+        })
+    }
+}
+
+/// What the thread takes with it.
+struct Parts {
+    spool: Arc<Spool>,
+    outbox: Arc<Outbox>,
+    flights: Arc<Flights>,
+    requests: Arc<Requests>,
+    settings: Settings,
+}
+
+impl Parts {
+    fn run(self, commands: mpsc::UnboundedReceiver<Command>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let text = format!("cannot start the network runtime: {error}");
+                return self.outbox.push(Event::Problem(text));
+            }
+        };
+        let (reports, reports_receiver) = mpsc::unbounded_channel();
+        let keyring = Keyring::new(Arc::clone(&self.outbox), self.requests);
+        let shared = Rc::new(Shared::new(
+            self.spool,
+            self.outbox,
+            self.flights,
+            keyring,
+            self.settings,
+            reports,
+        ));
+        let dispatcher = dispatcher::run(shared, commands, reports_receiver);
+        LocalSet::new().block_on(&runtime, dispatcher);
+        // A name lookup or gpg may still run; Emacs need not wait for it.
+        runtime.shutdown_background();
+    }
+}

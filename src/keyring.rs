@@ -1,0 +1,168 @@
+//! Finding credentials for a server: in the user's `auth-sources`, in their order;
+//! else from the user.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{AuthSource, Server, Settings};
+use crate::credentials::{self, Credentials};
+use crate::events::{Event, Outbox};
+use crate::requests::{Answer, Requests};
+
+/// What the user is asked for is remembered for the process's life, as auth-source
+/// does; what files and Lisp's backends hold is looked up anew for each session.
+pub struct Keyring {
+    outbox: Arc<Outbox>,
+    requests: Arc<Requests>,
+    given: RefCell<HashMap<Account, Credentials>>,
+}
+
+/// What credentials are looked up by.
+type Account = (String, String, Option<String>);
+
+/// Credentials the user gave, and the request to report their success under.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// What was given.
+    pub credentials: Credentials,
+    request: u64,
+}
+
+fn account(server: &Server) -> Account {
+    (
+        server.host.clone(),
+        server.port.to_string(),
+        server.user.clone(),
+    )
+}
+
+impl Keyring {
+    /// A keyring that asks Lisp through `outbox`.
+    pub fn new(outbox: Arc<Outbox>, requests: Arc<Requests>) -> Self {
+        Keyring {
+            outbox,
+            requests,
+            given: RefCell::default(),
+        }
+    }
+
+    /// What is stored for `server`, if anything. An error is a readable text.
+    pub async fn find(
+        &self,
+        server: &Server,
+        settings: &Settings,
+    ) -> Result<Option<Credentials>, String> {
+        let given = self.given.borrow().get(&account(server)).cloned();
+        if given.is_some() {
+            return Ok(given);
+        }
+        for source in &settings.auth_sources {
+            let found = match source {
+                AuthSource::Netrc(path) => self.search_file(path.clone(), server, settings).await?,
+                AuthSource::Lisp(number) => {
+                    match self.ask_lisp(server, Some(*number), None).await {
+                        (_, Answer::Credentials(credentials)) => Some(credentials),
+                        (_, Answer::Nothing) => None,
+                        (_, Answer::Error(error)) => return Err(error),
+                    }
+                }
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the user; `rejected` is what the server said to the last ones. `None` if
+    /// the user has none to give.
+    pub async fn ask(
+        &self,
+        server: &Server,
+        rejected: Option<String>,
+    ) -> Result<Option<Given>, String> {
+        match self.ask_lisp(server, None, rejected).await {
+            (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
+                Ok(Some(Given {
+                    credentials,
+                    request,
+                }))
+            }
+            (_, Answer::Credentials(_) | Answer::Nothing) => Ok(None),
+            (_, Answer::Error(error)) => Err(error),
+        }
+    }
+
+    /// Remembers credentials the user gave, which have worked.
+    pub fn accept(&self, server: &Server, given: Given) {
+        self.outbox.push(Event::CredentialsAccepted {
+            request: given.request,
+        });
+        self.given
+            .borrow_mut()
+            .insert(account(server), given.credentials);
+    }
+
+    /// Forgets what the server refused.
+    pub fn reject(&self, server: &Server) {
+        self.given.borrow_mut().remove(&account(server));
+        credentials::forget();
+    }
+
+    async fn search_file(
+        &self,
+        path: PathBuf,
+        server: &Server,
+        settings: &Settings,
+    ) -> Result<Option<Credentials>, String> {
+        let query = credentials::Query {
+            host: server.host.clone(),
+            port: server.port.to_string(),
+            user: server.user.clone(),
+        };
+        let asker = settings
+            .loopback_pinentry
+            .then(|| (Arc::clone(&self.outbox), Arc::clone(&self.requests)));
+        let search = tokio::task::spawn_blocking(move || match asker {
+            None => credentials::search_file(&path, &query, None),
+            Some((outbox, requests)) => {
+                let mut ask = |hint: &str| {
+                    let (request, answer) = requests.open();
+                    outbox.push(Event::Passphrase {
+                        request,
+                        hint: hint.to_owned(),
+                    });
+                    let ended = |_| "Emacs is being left".to_owned();
+                    answer.blocking_recv().map_err(ended)?.into_secret()
+                };
+                credentials::search_file(&path, &query, Some(&mut ask))
+            }
+        });
+        match search.await {
+            Ok(found) => found.map_err(|error| error.to_string()),
+            Err(panic) => Err(format!("internal error while reading credentials: {panic}")),
+        }
+    }
+
+    async fn ask_lisp(
+        &self,
+        server: &Server,
+        source: Option<i64>,
+        rejected: Option<String>,
+    ) -> (u64, Answer) {
+        let (request, answer) = self.requests.open();
+        let (host, port, user) = account(server);
+        self.outbox.push(Event::Credentials {
+            request,
+            host,
+            port,
+            user,
+            source,
+            rejected,
+        });
+        let answer = answer.await.unwrap_or(Answer::Nothing);
+        (request, answer)
+    }
+}

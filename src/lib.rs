@@ -1,0 +1,44 @@
+//! SMTP sending for Emacs as a dynamic module.
+//!
+//! How mail flows, and where to look:
+//!
+//! ```text
+//! compose buffer
+//!   -> module      every function Lisp can call: parse (convert), command, id
+//!   -> engine      the process's one instance, as Emacs's thread sees it
+//!   -> spool       durable store; message, address, config: what is stored
+//!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
+//!   -> lane, worker  one server's messages and the sessions that serve them
+//!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
+//!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
+//!   -> lane        settles: first the disk,
+//!   -> events      then the user: outbox, wake byte
+//! ```
+//!
+//! `flights` tells what can still be cancelled, `platform` holds what differs between
+//! systems. Only this file, `module` and `convert` know of Emacs.
+
+emacs::plugin_is_GPL_compatible!();
+
+pub mod address;
+mod check;
+pub mod config;
+mod convert;
+pub mod credentials;
+mod dispatcher;
+pub mod downgrade;
+pub mod engine;
+pub mod error;
+pub mod events;
+mod flights;
+mod keyring;
+mod lane;
+pub mod message;
+mod module;
+mod platform;
+pub mod requests;
+pub mod schedule;
+pub mod smtp;
+pub mod spool;
+pub mod tls;
+mod worker;

@@ -1,0 +1,71 @@
+//! Questions to Lisp, and its answers: an event asks, `rs-smtp--answer` answers.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::credentials::Credentials;
+
+/// What Lisp answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// There is nothing.
+    Nothing,
+    /// Credentials found, or given by the user; of a passphrase only the secret.
+    Credentials(Credentials),
+    /// Why there is no answer.
+    Error(String),
+}
+
+/// The questions not answered yet.
+#[derive(Debug, Default)]
+pub struct Requests(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+impl Requests {
+    /// A new question's number, and where its answer will come.
+    pub fn open(&self) -> (u64, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        let number = self.number();
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.waiting.insert(number, sender);
+        (number, receiver)
+    }
+
+    /// A number not given before.
+    pub fn number(&self) -> u64 {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.last += 1;
+        open.last
+    }
+
+    /// Answers a question; false if nobody waits for it (any more).
+    pub fn answer(&self, number: u64, answer: Answer) -> bool {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.waiting.remove(&number) {
+            Some(sender) => sender.send(answer).is_ok(),
+            None => false,
+        }
+    }
+}
+
+impl Answer {
+    /// The secret of an answer that gives one.
+    pub fn into_secret(self) -> Result<Zeroizing<String>, String> {
+        match self {
+            Answer::Credentials(Credentials {
+                secret: Some(secret),
+                ..
+            }) => Ok(secret),
+            Answer::Error(error) => Err(error),
+            Answer::Nothing | Answer::Credentials(_) => Err("no passphrase was given".to_owned()),
+        }
+    }
+}

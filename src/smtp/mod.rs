@@ -1,0 +1,24 @@
+//! The SMTP client: sessions of our own on lettre's vocabulary.
+//!
+//! [`Session::open`] goes from a name to a server that has been greeted, over TLS
+//! where the server or the user wants it; [`Session::authenticate`] logs in;
+//! [`Session::run`] hands over messages, one outcome per recipient.
+
+mod auth;
+mod body;
+mod capabilities;
+mod connect;
+mod outcome;
+mod reply;
+mod session;
+mod transaction;
+mod transfer;
+mod wire;
+
+pub use body::Body;
+pub use capabilities::Distrust;
+pub use outcome::{Outcome, Verdict};
+pub use reply::{Reply, ReplyError, ReplyReader};
+pub use session::{Observer, Session};
+pub use transfer::{Desk, End, Job};
+pub use wire::{Trace, Transport};

@@ -1,0 +1,351 @@
+//! A session from its connection to the point where mail can be sent.
+
+use std::time::Duration;
+
+use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
+
+use super::auth::{self, AuthError};
+use super::capabilities::{Capabilities, Distrust};
+use super::connect::connect;
+use super::reply::Reply;
+use super::wire::{Trace, Wire, WireError};
+use crate::config::{Server, Settings, StreamType};
+use crate::credentials::Credentials;
+use crate::error::{Disposition, Stage, Trouble};
+use crate::spool::Need;
+use crate::tls::{Channel, Tls, TlsError};
+
+/// An open session with a greeted server.
+pub struct Session {
+    pub(super) wire: Wire,
+    /// What the server offers now: over TLS if TLS has started.
+    pub(super) offered: Capabilities,
+    pub(super) limits: Limits,
+    endpoint: String,
+    /// The encrypted line, if it is one.
+    channel: Option<Channel>,
+    /// Whether the server is on this machine.
+    is_local: bool,
+    is_authenticated: bool,
+    pub(super) is_lmtp: bool,
+    /// Messages whose last byte went out on this session.
+    pub(super) messages: usize,
+}
+
+/// Hears of each step of opening a session, in words.
+pub type Observer<'a> = &'a mut dyn FnMut(Stage, String);
+
+/// How long each stage may take: RFC 5321 section 4.5.3.2, or less if the user says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    reply: Duration,
+}
+
+impl Limits {
+    pub(super) fn of(self, stage: Stage) -> Duration {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        match stage {
+            Stage::Data => self.reply.min(minutes(2)),
+            Stage::Content => self.reply.min(minutes(3)),
+            // A server may scan the whole message before it answers, and a reply missed
+            // here leaves an unconfirmed message: twice what other stages get.
+            Stage::EndOfData => (self.reply * 2).min(minutes(10)),
+            _ => self.reply.min(minutes(5)),
+        }
+    }
+}
+
+impl Session {
+    /// Connects, greets, and starts TLS as the server's stream type says.
+    pub async fn open(
+        server: &Server,
+        settings: &Settings,
+        tls: &Tls,
+        trace: Option<Trace>,
+        observe: Observer<'_>,
+    ) -> Result<Self, Trouble> {
+        let endpoint = server.endpoint();
+        let connection = connect(server, settings).await.map_err(|error| Trouble {
+            endpoint: endpoint.clone(),
+            stage: error.stage,
+            disposition: error.disposition,
+            what: error.what,
+            reply: None,
+        })?;
+        observe(Stage::Connect, connection.peer);
+        let mut session = Session {
+            wire: Wire::new(connection.transport, trace),
+            offered: Capabilities::default(),
+            limits: Limits {
+                reply: settings.reply_timeout,
+            },
+            endpoint,
+            channel: None,
+            is_local: connection.is_local,
+            is_authenticated: false,
+            is_lmtp: server.is_lmtp,
+            messages: 0,
+        };
+        if server.stream_type == StreamType::Ssl {
+            session = session.encrypt(server, tls, observe).await?;
+        }
+        session.greeting(observe).await?;
+        session.hello(server, observe).await?;
+        if session.channel.is_none() {
+            session = session.negotiate_starttls(server, tls, observe).await?;
+        }
+        Ok(session)
+    }
+
+    async fn greeting(&mut self, observe: Observer<'_>) -> Result<(), Trouble> {
+        let reply = self
+            .wire
+            .reply(self.limits.of(Stage::Greeting))
+            .await
+            .map_err(|error| self.broken(Stage::Greeting, &error))?;
+        if reply.is_completion() {
+            observe(Stage::Greeting, reply.to_string());
+            return Ok(());
+        }
+        // Also a 5yz here is about the server, not about the message: it may pass.
+        let what = "the server takes no connections now";
+        Err(self.trouble(Stage::Greeting, Disposition::Retry, what, Some(reply)))
+    }
+
+    /// EHLO, or HELO for a server that does not know it (RFC 5321 section 3.2).
+    async fn hello(&mut self, server: &Server, observe: Observer<'_>) -> Result<(), Trouble> {
+        let ehlo = if self.is_lmtp {
+            format!("LHLO {}\r\n", server.client_id())
+        } else {
+            Ehlo::new(server.client_id()).to_string()
+        };
+        let reply = self.ask(Stage::Hello, &ehlo).await?;
+        if reply.is_completion() {
+            self.offered = Capabilities::from_ehlo(&reply);
+            observe(Stage::Hello, reply.to_string());
+            return Ok(());
+        }
+        if reply.is_permanent() && !self.is_lmtp {
+            let helo = format!("HELO {}\r\n", server.client_id());
+            let reply = self.ask(Stage::Hello, &helo).await?;
+            if reply.is_completion() {
+                self.offered = Capabilities::default();
+                observe(Stage::Hello, reply.to_string());
+                return Ok(());
+            }
+            return Err(self.refused_hello(reply));
+        }
+        Err(self.refused_hello(reply))
+    }
+
+    fn refused_hello(&self, reply: Reply) -> Trouble {
+        let disposition = if reply.is_permanent() {
+            Disposition::NeedsUser(Need::Config)
+        } else {
+            Disposition::Retry
+        };
+        let what = "the server refused our name";
+        self.trouble(Stage::Hello, disposition, what, Some(reply))
+    }
+
+    async fn negotiate_starttls(
+        mut self,
+        server: &Server,
+        tls: &Tls,
+        observe: Observer<'_>,
+    ) -> Result<Self, Trouble> {
+        let is_required = match server.stream_type {
+            StreamType::Plain | StreamType::Ssl => return Ok(self),
+            StreamType::Starttls => true,
+            StreamType::Opportunistic => false,
+        };
+        let need_tls = Disposition::NeedsUser(Need::Tls);
+        if !self.offered.starttls {
+            if is_required {
+                let what =
+                    "the server does not offer STARTTLS, which smtpmail-stream-type requires";
+                return Err(self.trouble(Stage::StartTls, need_tls, what, None));
+            }
+            return Ok(self);
+        }
+        let reply = self.ask(Stage::StartTls, &Starttls.to_string()).await?;
+        if !reply.is_completion() {
+            if is_required || reply.is_transient() {
+                let disposition = if reply.is_transient() {
+                    Disposition::Retry
+                } else {
+                    need_tls
+                };
+                let what = "the server refused to start TLS";
+                return Err(self.trouble(Stage::StartTls, disposition, what, Some(reply)));
+            }
+            return Ok(self);
+        }
+        self = self.encrypt(server, tls, observe).await?;
+        self.hello(server, observe).await?;
+        Ok(self)
+    }
+
+    /// Runs the TLS handshake. What the server sent before it is dropped, and if it
+    /// sent anything after its 220, somebody else did (RFC 3207 section 6).
+    async fn encrypt(
+        mut self,
+        server: &Server,
+        tls: &Tls,
+        observe: Observer<'_>,
+    ) -> Result<Self, Trouble> {
+        let limit = self.limits.of(Stage::Tls);
+        let placeholder = Wire::new(Box::new(tokio::io::empty()), None);
+        let wire = std::mem::replace(&mut self.wire, placeholder);
+        let (transport, trace, has_injected) = wire.take_apart();
+        if has_injected {
+            let what = "text came before TLS where none may be: somebody tampers with the line";
+            let disposition = Disposition::NeedsUser(Need::Tls);
+            return Err(self.trouble(Stage::StartTls, disposition, what, None));
+        }
+        let started = tokio::time::timeout(limit, tls.start(&server.host, transport)).await;
+        match started {
+            Ok(Ok((transport, channel))) => {
+                self.wire = Wire::new(transport, trace);
+                self.wire.show(&format!("<{}>", channel.description));
+                self.offered = Capabilities::default();
+                observe(Stage::Tls, channel.description.clone());
+                self.channel = Some(channel);
+                Ok(self)
+            }
+            Ok(Err(error)) => {
+                let disposition = match error {
+                    TlsError::Trust(_) => Disposition::NeedsUser(Need::Tls),
+                    TlsError::Handshake(_) => Disposition::Retry,
+                };
+                Err(self.trouble(Stage::Tls, disposition, &error.to_string(), None))
+            }
+            Err(_) => Err(self.broken(Stage::Tls, &WireError::TimedOut(limit))),
+        }
+    }
+
+    /// Does without what the server announced and refused before.
+    pub fn distrust(&mut self, what: Distrust) {
+        self.offered.distrust(what);
+    }
+
+    /// Whether the line is encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// Whether the server offers to authenticate us.
+    pub fn offers_auth(&self) -> bool {
+        !self.offered.auth.is_empty()
+    }
+
+    /// Whether anybody has logged in on this session.
+    pub fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
+    /// Logs in, by the strongest mechanism both sides have, then the next; returns the
+    /// one that worked.
+    pub async fn authenticate(
+        &mut self,
+        server: &Server,
+        settings: &Settings,
+        credentials: &Credentials,
+    ) -> Result<&'static str, Trouble> {
+        let need_auth = Disposition::NeedsUser(Need::Auth);
+        let may_go_in_clear = self.is_local || settings.cleartext_auth_hosts.contains(&server.host);
+        if self.channel.is_none() && !may_go_in_clear {
+            let what = "the line is not encrypted, so the password was not sent; use another \
+                        smtpmail-stream-type, or allow it for this host with \
+                        rs-smtpmail-allow-cleartext-auth";
+            return Err(self.trouble(Stage::Auth, need_auth, what, None));
+        }
+        let exporter = self.channel.as_ref().and_then(|channel| channel.exporter);
+        let mechanisms = auth::choose(
+            &self.offered.auth,
+            settings.auth_mechanisms.as_deref(),
+            credentials.mechanism.as_deref(),
+            exporter.is_some(),
+        );
+        if mechanisms.is_empty() {
+            let what = format!(
+                "none of the server's mechanisms ({}) can be used",
+                self.offered.auth.join(" ")
+            );
+            return Err(self.trouble(Stage::Auth, need_auth, &what, None));
+        }
+        let limit = self.limits.of(Stage::Auth);
+        let mut last = None;
+        for mechanism in mechanisms {
+            let error =
+                match auth::authenticate(&mut self.wire, mechanism, credentials, exporter, limit)
+                    .await
+                {
+                    Ok(()) => {
+                        self.is_authenticated = true;
+                        return Ok(mechanism);
+                    }
+                    Err(error) => error,
+                };
+            match error {
+                AuthError::Wire(error) => return Err(self.broken(Stage::Auth, &error)),
+                AuthError::Later(reply) => {
+                    let what = "the server cannot authenticate anybody now";
+                    return Err(self.trouble(Stage::Auth, Disposition::Retry, what, Some(reply)));
+                }
+                AuthError::Refused(reply) => {
+                    let what = "the server refused user name or password";
+                    last = Some(self.trouble(Stage::Auth, need_auth, what, Some(reply)));
+                }
+                AuthError::Mechanism(what) => {
+                    last = Some(self.trouble(Stage::Auth, need_auth, &what, None));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            self.trouble(Stage::Auth, need_auth, "no mechanism was tried", None)
+        }))
+    }
+
+    /// Waits until the server ends the session, or says something unasked for, which
+    /// comes to the same.
+    pub async fn closed(&mut self) {
+        let for_ever = Duration::from_secs(u64::from(u32::MAX));
+        // Whatever it is, this session is over.
+        let _ = self.wire.step(for_ever).await;
+    }
+
+    /// Ends the session properly; the server's answer is waited for only briefly.
+    pub async fn quit(mut self) {
+        let limit = self.limits.of(Stage::Greeting).min(Duration::from_secs(5));
+        let command = Quit.to_string();
+        let _ = tokio::time::timeout(limit, self.wire.ask(&command, limit)).await;
+    }
+
+    async fn ask(&mut self, stage: Stage, command: &str) -> Result<Reply, Trouble> {
+        self.wire
+            .ask(command, self.limits.of(stage))
+            .await
+            .map_err(|error| self.broken(stage, &error))
+    }
+
+    pub(super) fn broken(&self, stage: Stage, error: &WireError) -> Trouble {
+        self.trouble(stage, Disposition::Retry, &error.to_string(), None)
+    }
+
+    pub(super) fn trouble(
+        &self,
+        stage: Stage,
+        disposition: Disposition,
+        what: &str,
+        reply: Option<Reply>,
+    ) -> Trouble {
+        Trouble {
+            endpoint: self.endpoint.clone(),
+            stage,
+            disposition,
+            what: what.to_owned(),
+            reply,
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Mail transactions (RFC 5321 section 3.3), as many at a time as the server's
+//! extensions allow.
+//!
+//! Commands are written as far ahead of their replies as PIPELINING (RFC 2920) and
+//! CHUNKING (RFC 3030) permit; replies come in order and are matched with what was
+//! sent. Only one transaction is being written at a time, several may wait for their
+//! last reply: they are the mail that becomes unconfirmed if the line is cut, so their
+//! number and size are bounded.
+
+use std::collections::VecDeque;
+
+use lettre::transport::smtp::commands::{Data, Rset};
+use tokio::sync::Notify;
+
+use super::body::Body;
+use super::capabilities::Distrust;
+use super::outcome::{Ending, Verdict, judge};
+use super::reply::Reply;
+use super::session::Session;
+use super::transaction::Transaction;
+use super::wire::{Step, WireError};
+use crate::error::{Disposition, Stage, Trouble};
+use crate::spool::{Claim, EntryId};
+
+/// Octets queued before the system must take some.
+const BACKLOG: usize = 64 * 1024;
+/// Mail sent and not yet answered on one session: the next message waits beyond.
+const UNANSWERED_OCTETS: u64 = 256 * 1024;
+const UNANSWERED_MESSAGES: usize = 16;
+/// A larger message waits for its recipients' replies before its content goes out.
+const SPECULATIVE_OCTETS: u64 = 64 * 1024;
+
+/// Progress is told of messages that take longer.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A message to send: its claim in the spool.
+pub type Job = Claim;
+
+/// Who gives a session its work and takes the results.
+pub trait Desk {
+    /// The next message for this server, claimed.
+    fn next(&mut self) -> Option<Job>;
+    /// Records that the last byte is about to go out; false if it must not, because
+    /// the message was cancelled or this could not be recorded.
+    fn release_last_byte(&mut self, job: &mut Job) -> bool;
+    /// Whether the user has taken the message back.
+    fn is_cancelled(&self, id: EntryId) -> bool;
+    /// Takes the verdict on a message: first to disk, then to the user.
+    fn settle(&mut self, job: Job, verdict: Verdict);
+    /// Takes back a message that was not sent, as if never given.
+    fn give_back(&mut self, job: Job);
+    /// Takes a cancelled message.
+    fn cancelled(&mut self, job: Job);
+    /// Remembers what this server announces in vain.
+    fn distrust(&mut self, what: Distrust);
+    /// Hears how many octets of how many have been handed to the system.
+    fn progress(&mut self, id: EntryId, sent: u64, total: u64);
+    /// Notified when a message is cancelled.
+    fn interrupt(&self) -> &Notify;
+}
+
+/// Why [`Session::run`] returned.
+pub enum End {
+    /// There is nothing more to send; the session can go on.
+    Idle,
+    /// The server wants us to log in; the messages concerned were settled so.
+    NeedsAuth,
+    /// The server ended the session after answering; another one may go on.
+    Closed,
+}
+
+/// A reply that is to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Mail,
+    Rcpt(usize),
+    Data,
+    End,
+    /// LMTP: for one recipient.
+    EndFor(usize),
+    Reset,
+}
+
+/// What is to be written next of the newest transaction.
+enum Writing {
+    Mail,
+    Rcpt(usize),
+    Content,
+    /// Until the reply to DATA.
+    Permission,
+    Body(Body),
+}
+
+struct Transfer<'a, D> {
+    session: &'a mut Session,
+    desk: &'a mut D,
+    /// Oldest first; all but the newest have been written.
+    transactions: VecDeque<Transaction>,
+    writing: Option<Writing>,
+    expected: VecDeque<Expected>,
+    /// The newest transaction can't be completed: the line must be dropped.
+    is_aborted: bool,
+    /// No new transaction is begun.
+    is_closing: bool,
+    needs_auth: bool,
+}
+
+impl Session {
+    /// Sends what `desk` has until it has no more. On an error the session is of no
+    /// more use, and every message it had has been handed to the desk.
+    pub async fn run<D: Desk>(&mut self, desk: &mut D) -> Result<End, Trouble> {
+        let mut transfer = Transfer {
+            session: self,
+            desk,
+            transactions: VecDeque::new(),
+            writing: None,
+            expected: VecDeque::new(),
+            is_aborted: false,
+            is_closing: false,
+            needs_auth: false,
+        };
+        transfer.run().await
+    }
+}
+
+impl<D: Desk> Transfer<'_, D> {
+    async fn run(&mut self) -> Result<End, Trouble> {
+        loop {
+            self.write_ahead();
+            if self.is_aborted && self.transactions.len() <= 1 {
+                return Err(self.drop_line());
+            }
+            if self.expected.is_empty() && self.transactions.is_empty() {
+                return match (self.needs_auth, self.is_closing) {
+                    (true, _) => Ok(End::NeedsAuth),
+                    (false, true) => Ok(End::Closed),
+                    (false, false) => Ok(End::Idle),
+                };
+            }
+            let limit = self.session.limits.of(self.stage());
+            let step = tokio::select! {
+                step = self.session.wire.step(limit) => step,
+                () = self.desk.interrupt().notified() => continue,
+            };
+            match step {
+                Ok(Step::Drained) => {}
+                Ok(Step::Reply(reply)) => self.take(reply)?,
+                Err(error) => return Err(self.cut(&error)),
+            }
+        }
+    }
+
+    /// The stage whose reply is awaited.
+    fn stage(&self) -> Stage {
+        match self.expected.front() {
+            Some(Expected::Mail | Expected::Reset) => Stage::Mail,
+            Some(Expected::Rcpt(_)) => Stage::Rcpt,
+            Some(Expected::Data) => Stage::Data,
+            Some(Expected::End | Expected::EndFor(_)) if self.is_written(0) => Stage::EndOfData,
+            Some(Expected::End | Expected::EndFor(_)) | None => Stage::Content,
+        }
+    }
+
+    fn is_written(&self, transaction: usize) -> bool {
+        self.writing.is_none() || transaction + 1 < self.transactions.len()
+    }
+
+    /// Queues all that may be sent before the next reply.
+    fn write_ahead(&mut self) {
+        while self.session.wire.backlog() < BACKLOG && !self.is_aborted {
+            let may_go_on = match self.writing.take() {
+                None => self.begin(),
+                Some(writing) => self.write(writing),
+            };
+            if !may_go_on {
+                break;
+            }
+        }
+    }
+
+    /// Begins the next transaction, if the window and the desk allow.
+    fn begin(&mut self) -> bool {
+        let is_busy = !self.transactions.is_empty();
+        let unanswered: u64 = self.transactions.iter().map(Transaction::size).sum();
+        let is_full = is_busy
+            && (!self.session.offered.pipelining
+                || self.transactions.len() >= UNANSWERED_MESSAGES
+                || unanswered >= UNANSWERED_OCTETS);
+        if is_full || self.is_closing || self.needs_auth {
+            return false;
+        }
+        let most = self.session.offered.mail_max.unwrap_or(usize::MAX);
+        if self.session.messages + self.transactions.len() >= most {
+            // RFC 9422 section 3.2: the server would refuse the next one.
+            self.is_closing |= !is_busy;
+            return false;
+        }
+        let Some(job) = self.desk.next() else {
+            return false;
+        };
+        if is_busy && self.session.offered.chunking {
+            // A refused BDAT leaves the server's state open (RFC 3030 section 2).
+            self.reset();
+        }
+        match Transaction::prepare(self.session, job) {
+            Ok(transaction) => {
+                self.transactions.push_back(transaction);
+                self.writing = Some(Writing::Mail);
+            }
+            Err(refused) => {
+                let (job, verdict) = *refused;
+                self.desk.settle(job, verdict);
+            }
+        }
+        true
+    }
+
+    /// Writes one step; false if it must wait for a reply.
+    fn write(&mut self, writing: Writing) -> bool {
+        let offered = &self.session.offered;
+        let waits = !offered.pipelining && !self.expected.is_empty();
+        let Some(transaction) = self.transactions.back_mut() else {
+            return false;
+        };
+        if self.desk.is_cancelled(transaction.job.entry.id) {
+            self.writing = Some(writing);
+            self.is_aborted = true;
+            return false;
+        }
+        match writing {
+            Writing::Permission => {
+                self.writing = Some(writing);
+                return false;
+            }
+            Writing::Mail | Writing::Rcpt(_) | Writing::Content if waits => {
+                self.writing = Some(writing);
+                return false;
+            }
+            Writing::Mail => {
+                let command = transaction.mail_command();
+                self.session.wire.queue(&command);
+                self.expected.push_back(Expected::Mail);
+                self.writing = Some(Writing::Rcpt(0));
+            }
+            Writing::Rcpt(number) => match transaction.asked.get(number) {
+                None => self.writing = Some(Writing::Content),
+                Some(asked) => {
+                    if asked.unaskable.is_none() {
+                        let command = transaction.rcpt_command(number);
+                        self.session.wire.queue(&command);
+                        self.expected.push_back(Expected::Rcpt(number));
+                    }
+                    self.writing = Some(Writing::Rcpt(number + 1));
+                }
+            },
+            Writing::Content => return self.begin_content(),
+            Writing::Body(body) => return self.write_block(body),
+        }
+        true
+    }
+
+    /// DATA, or BDAT with the content at once.
+    fn begin_content(&mut self) -> bool {
+        let Some(transaction) = self.transactions.back_mut() else {
+            return false;
+        };
+        let size = transaction.size();
+        let is_answered = self.expected.is_empty();
+        if is_answered && !transaction.has_recipient() {
+            self.end_without_content();
+            return true;
+        }
+        if !transaction.is_chunked {
+            self.session.wire.queue(&Data.to_string());
+            self.expected.push_back(Expected::Data);
+            self.writing = Some(Writing::Permission);
+            return true;
+        }
+        if size > SPECULATIVE_OCTETS && !is_answered {
+            self.writing = Some(Writing::Content);
+            return false;
+        }
+        match transaction.open_body() {
+            Ok(body) => {
+                let command = format!("BDAT {size} LAST\r\n");
+                self.session.wire.queue(&command);
+                self.expected.push_back(Expected::End);
+                self.writing = Some(Writing::Body(body));
+                true
+            }
+            Err(error) => self.abort(&error),
+        }
+    }
+
+    fn write_block(&mut self, mut body: Body) -> bool {
+        let Some(transaction) = self.transactions.back_mut() else {
+            return false;
+        };
+        if body.is_at_last_block() {
+            if !self.desk.release_last_byte(&mut transaction.job) {
+                self.writing = Some(Writing::Body(body));
+                self.is_aborted = true;
+                return false;
+            }
+            transaction.is_last_byte_out = true;
+            self.session.messages += 1;
+        }
+        match body.append_block(self.session.wire.outgoing()) {
+            Ok(true) => {
+                self.tell_progress(body.remaining());
+                self.writing = Some(Writing::Body(body));
+            }
+            Ok(false) => {
+                let size = transaction.size();
+                self.session
+                    .wire
+                    .show(&format!("<{size} octets of message>"));
+                if !transaction.is_chunked {
+                    self.end_data();
+                }
+            }
+            Err(error) => return self.abort(&error),
+        }
+        true
+    }
+
+    /// The lone dot, and who is to be answered for.
+    fn end_data(&mut self) {
+        self.session.wire.queue(".\r\n");
+        match self.transactions.back() {
+            Some(transaction) if self.session.is_lmtp && transaction.has_recipient() => {
+                let accepted = transaction.asked.iter().enumerate();
+                let accepted = accepted.filter(|(_, asked)| asked.is_accepted());
+                self.expected
+                    .extend(accepted.map(|(number, _)| Expected::EndFor(number)));
+            }
+            _ => self.expected.push_back(Expected::End),
+        }
+    }
+
+    /// The stored message can't be read: what was begun must not be completed.
+    fn abort(&mut self, error: &std::io::Error) -> bool {
+        if let Some(transaction) = self.transactions.back_mut() {
+            transaction.is_last_byte_out = false;
+            transaction.job.entry.error = Some(format!("cannot read the stored message: {error}"));
+        }
+        self.is_aborted = true;
+        false
+    }
+
+    fn tell_progress(&mut self, remaining: u64) {
+        if let Some(transaction) = self.transactions.back()
+            && transaction.begun.elapsed() >= QUIET
+        {
+            let total = transaction.size();
+            let id = transaction.job.entry.id;
+            self.desk.progress(id, total - remaining, total);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.session.wire.queue(&Rset.to_string());
+        self.expected.push_back(Expected::Reset);
+    }
+
+    /// Matches a reply with what it answers.
+    fn take(&mut self, reply: Reply) -> Result<(), Trouble> {
+        self.is_closing |= reply.is_closing();
+        let is_mid_content = matches!(self.writing, Some(Writing::Body(_)));
+        let expected = match self.expected.pop_front() {
+            Some(expected) => expected,
+            // The server has seen enough before the content's end.
+            None if is_mid_content && !reply.is_completion() => Expected::End,
+            None => return Err(self.out_of_step(reply)),
+        };
+        if expected == Expected::End && is_mid_content && self.transactions.len() == 1 {
+            // What is left of the content can't be told from commands any more.
+            self.is_closing = true;
+        }
+        let is_intermediate =
+            !reply.is_completion() && !reply.is_transient() && !reply.is_permanent();
+        let Some(transaction) = self.transactions.front_mut() else {
+            // Only RSET is answered outside of a transaction.
+            return Ok(());
+        };
+        let waits_for_each = !self.session.offered.pipelining;
+        match expected {
+            Expected::Reset => {}
+            Expected::Data if reply.code() == 354 => self.begin_data(),
+            Expected::Data if reply.is_transient() || reply.is_permanent() => {
+                self.end_refused(Stage::Data, &reply);
+            }
+            Expected::Data => return Err(self.out_of_step(reply)),
+            _ if is_intermediate => return Err(self.out_of_step(reply)),
+            Expected::Mail => {
+                let is_refused = !reply.is_completion();
+                transaction.mail = Some(reply.clone());
+                if is_refused && waits_for_each {
+                    self.finish(Ending::Answered(Stage::Mail, &reply));
+                }
+            }
+            Expected::Rcpt(number) => transaction.asked[number].reply = Some(reply),
+            Expected::EndFor(number) => {
+                transaction.asked[number].final_reply = Some(reply.clone());
+                if !matches!(self.expected.front(), Some(Expected::EndFor(_))) {
+                    self.finish(Ending::Answered(Stage::EndOfData, &reply));
+                }
+            }
+            Expected::End => self.finish(Ending::Answered(Stage::EndOfData, &reply)),
+        }
+        Ok(())
+    }
+
+    /// The server waits for the content: of a message nobody is to get, a lone dot.
+    fn begin_data(&mut self) {
+        let Some(transaction) = self.transactions.front_mut() else {
+            return;
+        };
+        if !transaction.has_recipient() {
+            self.writing = None;
+            return self.end_data();
+        }
+        match transaction.open_body() {
+            Ok(body) => self.writing = Some(Writing::Body(body)),
+            Err(error) => {
+                self.abort(&error);
+            }
+        }
+    }
+
+    /// DATA was refused, for its own reasons or since nobody was accepted.
+    fn end_refused(&mut self, stage: Stage, reply: &Reply) {
+        self.writing = None;
+        self.reset();
+        self.finish(Ending::Answered(stage, reply));
+    }
+
+    /// Without PIPELINING it is known before DATA that nobody was accepted.
+    fn end_without_content(&mut self) {
+        self.writing = None;
+        self.reset();
+        self.finish(Ending::NobodyAccepted);
+    }
+
+    /// The oldest transaction is over.
+    fn finish(&mut self, ending: Ending<'_>) {
+        let Some(transaction) = self.transactions.pop_front() else {
+            return;
+        };
+        if self.transactions.is_empty() {
+            // Nothing of it is left to write, whatever the server refused.
+            self.writing = None;
+        }
+        let ending = match (&transaction.mail, ending) {
+            // What followed a refused MAIL was refused because of it.
+            (Some(mail), Ending::Answered(..) | Ending::NobodyAccepted)
+                if !mail.is_completion() =>
+            {
+                Ending::Answered(Stage::Mail, mail)
+            }
+            // The refusal of content for nobody says nothing new.
+            (_, Ending::Answered(..)) if !transaction.has_recipient() => Ending::NobodyAccepted,
+            (_, ending) => ending,
+        };
+        if let Some(refused) = transaction.refused_extension(&self.session.offered, &ending) {
+            self.desk.distrust(refused);
+            self.session.distrust(refused);
+            // After a refused BDAT nobody knows what the server took for commands.
+            self.is_closing |= matches!(refused, Distrust::Chunking | Distrust::Pipelining);
+            return self.desk.give_back(transaction.job);
+        }
+        let can_log_in = !self.session.is_authenticated() && self.session.offers_auth();
+        let endpoint = transaction.job.entry.server.endpoint();
+        let mut verdict = judge(&endpoint, &transaction.asked, ending, can_log_in);
+        verdict.has_more = verdict.accepted.is_some() && transaction.has_more();
+        self.needs_auth |= verdict.needs_auth;
+        self.desk.settle(transaction.job, verdict);
+    }
+
+    /// Drops a line on which the newest transaction must not be completed.
+    fn drop_line(&mut self) -> Trouble {
+        if let Some(transaction) = self.transactions.pop_back() {
+            if self.desk.is_cancelled(transaction.job.entry.id) {
+                self.desk.cancelled(transaction.job);
+            } else {
+                let what = transaction.job.entry.error.clone().unwrap_or_default();
+                let trouble = self
+                    .session
+                    .trouble(Stage::Content, Disposition::Retry, &what, None);
+                self.settle_cut(transaction, trouble);
+            }
+        }
+        self.session.trouble(
+            Stage::Content,
+            Disposition::Retry,
+            "the session was given up",
+            None,
+        )
+    }
+
+    fn out_of_step(&mut self, reply: Reply) -> Trouble {
+        let what = "the server's reply fits nothing that was sent";
+        let trouble = self
+            .session
+            .trouble(self.stage(), Disposition::Retry, what, Some(reply));
+        self.settle_all(trouble)
+    }
+
+    /// The line is of no more use: settles what it carried.
+    fn cut(&mut self, error: &WireError) -> Trouble {
+        let trouble = self.session.broken(self.stage(), error);
+        self.settle_all(trouble)
+    }
+
+    fn settle_all(&mut self, trouble: Trouble) -> Trouble {
+        // A session that has served messages may just have been closed for being idle:
+        // what it had not begun to send is not to blame, and gets a new one.
+        let is_stale = self.session.messages > 0;
+        for transaction in std::mem::take(&mut self.transactions) {
+            let id = transaction.job.entry.id;
+            if self.desk.is_cancelled(id) && !transaction.is_last_byte_out {
+                self.desk.cancelled(transaction.job);
+            } else if is_stale && transaction.mail.is_none() && !transaction.is_last_byte_out {
+                self.desk.give_back(transaction.job);
+            } else {
+                self.settle_cut(transaction, trouble.clone());
+            }
+        }
+        trouble
+    }
+
+    fn settle_cut(&mut self, transaction: Transaction, trouble: Trouble) {
+        let ending = Ending::Cut(trouble, transaction.is_last_byte_out);
+        let endpoint = transaction.job.entry.server.endpoint();
+        let verdict = judge(&endpoint, &transaction.asked, ending, false);
+        self.desk.settle(transaction.job, verdict);
+    }
+}

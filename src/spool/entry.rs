@@ -1,0 +1,273 @@
+//! One message's entry: its envelope, its server, and what has become of it so far.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::address::Path;
+use crate::config::Server;
+use crate::message::Facts;
+
+/// Names an entry for its life, across processes; sorts by the time of its making.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EntryId(Uuid);
+
+impl EntryId {
+    /// A new id, later than all before it.
+    pub fn new() -> Self {
+        EntryId(Uuid::now_v7())
+    }
+
+    /// An id from its text; `None` for anything else, so no path can be smuggled in.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = EntryId(Uuid::try_parse(text).ok()?);
+        (id.to_string() == text).then_some(id)
+    }
+
+    /// A number that differs from entry to entry, for spreading retries.
+    pub fn spread(&self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+}
+
+impl Default for EntryId {
+    fn default() -> Self {
+        EntryId::new()
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// Milliseconds since 1970, UTC: wall-clock time, for it must outlive the process.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The current time. Scheduling code is given it instead.
+    pub fn now() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(since.as_millis() as u64)
+    }
+
+    /// The time `pause` later.
+    pub fn after(self, pause: Duration) -> Self {
+        Timestamp(self.0.saturating_add(pause.as_millis() as u64))
+    }
+
+    /// How long until this time; zero if it is past.
+    pub fn since(self, now: Timestamp) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(now.0))
+    }
+}
+
+/// What has become of one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipientState {
+    /// Not decided yet.
+    Pending,
+    /// The server took the message for it.
+    Accepted,
+    /// Refused for good.
+    Failed,
+    /// The line was cut after the last byte; the server may have taken it.
+    Unconfirmed,
+}
+
+/// One recipient of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Its address.
+    pub path: Path,
+    /// What has become of it.
+    pub state: RecipientState,
+    /// The reply that decided it, or put it off: code and text, lines joined by LF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+}
+
+/// What the user must put in order before a message can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// Credentials.
+    Auth,
+    /// Trust in a certificate, or another stream type.
+    Tls,
+    /// Another setting.
+    Config,
+}
+
+/// What is asked of the server for one message, beside its delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Delivery status notifications (RFC 3461).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dsn: Option<Dsn>,
+    /// Only over TLS, all the way (RFC 8689).
+    #[serde(default)]
+    pub require_tls: bool,
+}
+
+/// A request for delivery status notifications (RFC 3461 section 4).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dsn {
+    /// RET: whether a notification holds the whole message, or (false) its header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_all: Option<bool>,
+    /// NOTIFY: some of SUCCESS, FAILURE and DELAY, or NEVER alone.
+    #[serde(default)]
+    pub notify: Vec<String>,
+}
+
+/// A message's envelope, server and fate; `entry.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The format of this file; 1.
+    pub version: u32,
+    /// The directory's name.
+    pub id: EntryId,
+    /// When it was accepted from the user.
+    pub created: Timestamp,
+    /// The reverse-path.
+    pub sender: Path,
+    /// Each recipient once, in the order given.
+    pub recipients: Vec<Recipient>,
+    /// The server it goes to, whatever the options say later.
+    pub server: Server,
+    /// What a session must know of the message.
+    pub facts: Facts,
+    /// What is asked of the server beside delivery.
+    #[serde(default)]
+    pub wishes: Wishes,
+    /// Tries so far.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Not before this time.
+    #[serde(default)]
+    pub next_try: Timestamp,
+    /// Set by the user: not sent until released.
+    #[serde(default)]
+    pub hold: bool,
+    /// True on disk before the last byte goes out: whoever finds it so without an
+    /// owner does not know what the server has.
+    #[serde(default)]
+    pub sending: bool,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<Need>,
+    /// The last trouble, for the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// An entry's state as the user sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum State {
+    Pending,
+    Sending,
+    Failed,
+    Unconfirmed,
+    Held,
+    NeedsUser,
+}
+
+impl Entry {
+    /// A new entry; duplicate recipients are taken once.
+    pub fn new(
+        sender: Path,
+        recipients: Vec<Path>,
+        server: Server,
+        facts: Facts,
+        wishes: Wishes,
+    ) -> Self {
+        let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
+        for path in recipients {
+            if !once.iter().any(|recipient| recipient.path == path) {
+                once.push(Recipient {
+                    path,
+                    state: RecipientState::Pending,
+                    reply: None,
+                });
+            }
+        }
+        Entry {
+            version: 1,
+            id: EntryId::new(),
+            created: Timestamp::now(),
+            sender,
+            recipients: once,
+            server,
+            facts,
+            wishes,
+            attempts: 0,
+            next_try: Timestamp::default(),
+            hold: false,
+            sending: false,
+            need: None,
+            error: None,
+        }
+    }
+
+    /// Whether a recipient is in `state`.
+    pub fn any(&self, state: RecipientState) -> bool {
+        self.recipients
+            .iter()
+            .any(|recipient| recipient.state == state)
+    }
+
+    /// Whether every recipient has been accepted.
+    pub fn is_delivered(&self) -> bool {
+        self.recipients
+            .iter()
+            .all(|recipient| recipient.state == RecipientState::Accepted)
+    }
+
+    /// The state the user sees, given whether a session works on it now.
+    pub fn state(&self, in_flight: bool) -> State {
+        if in_flight {
+            State::Sending
+        } else if self.hold {
+            State::Held
+        } else if self.any(RecipientState::Unconfirmed) {
+            State::Unconfirmed
+        } else if !self.any(RecipientState::Pending) {
+            State::Failed
+        } else if self.need.is_some() {
+            State::NeedsUser
+        } else {
+            State::Pending
+        }
+    }
+
+    /// Whether it may be tried without the user's asking for this one.
+    pub fn is_ready(&self) -> bool {
+        !self.hold && !self.any(RecipientState::Unconfirmed) && self.any(RecipientState::Pending)
+    }
+
+    /// Puts each recipient in one of `from` into the state `to`.
+    pub fn turn(&mut self, from: &[RecipientState], to: RecipientState) {
+        for recipient in &mut self.recipients {
+            if from.contains(&recipient.state) {
+                recipient.state = to;
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Every file-system call of the spool, so that a test can make each of them fail, or
+//! kill the process there, in turn.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The kinds of call a [`Hook`] sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Call {
+    MakeDirectory,
+    Create,
+    Write,
+    SyncFile,
+    SyncDirectory,
+    Rename,
+    RemoveDirectory,
+    Open,
+    Read,
+    Lock,
+    ListDirectory,
+}
+
+/// Runs before each call; an error it returns stands for the call's own. When it is
+/// a write that fails, half of the bytes are written, as on a full disk.
+pub type Hook = Arc<dyn Fn(Call, &Path) -> io::Result<()> + Send + Sync>;
+
+/// The file system, as the spool uses it.
+#[derive(Clone, Default)]
+pub struct Fs {
+    hook: Option<Hook>,
+}
+
+impl Fs {
+    /// A file system whose calls are seen by `hook` first.
+    pub fn with_hook(hook: Hook) -> Self {
+        Fs { hook: Some(hook) }
+    }
+
+    fn before(&self, call: Call, path: &Path) -> io::Result<()> {
+        match &self.hook {
+            Some(hook) => hook(call, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory and its parents, readable by the user alone.
+    pub fn make_private_directories(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::MakeDirectory, path)?;
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)
+    }
+
+    /// Makes one directory that must not exist yet.
+    pub fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::MakeDirectory, path)?;
+        fs::create_dir(path)
+    }
+
+    /// Writes a new file and waits until its bytes are on the disk.
+    pub fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.before(Call::Create, path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        if let Err(error) = self.before(Call::Write, path) {
+            file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        file.write_all(bytes)?;
+        self.before(Call::SyncFile, path)?;
+        file.sync_all()
+    }
+
+    /// Replaces `path` as a whole: a reader sees the old bytes or the new ones, also
+    /// after a power cut.
+    pub fn replace_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        self.write_durably(&temporary, bytes)?;
+        self.rename(&temporary, path)?;
+        match path.parent() {
+            Some(directory) => self.sync_directory(directory),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a directory's entries are on the disk.
+    pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::SyncDirectory, path)?;
+        // Windows has no such call; NTFS journals its directories.
+        #[cfg(unix)]
+        File::open(path)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Renames within the spool.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.before(Call::Rename, from)?;
+        fs::rename(from, to)
+    }
+
+    /// Removes a directory and all in it.
+    pub fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::RemoveDirectory, path)?;
+        fs::remove_dir_all(path)
+    }
+
+    /// Opens a file for reading.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        self.before(Call::Open, path)?;
+        File::open(path)
+    }
+
+    /// Takes the advisory lock on an open file; false if somebody else holds it.
+    pub fn try_lock(&self, file: &File, path: &Path) -> io::Result<bool> {
+        self.before(Call::Lock, path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Reads a whole file.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.before(Call::Read, path)?;
+        fs::read(path)
+    }
+
+    /// The paths in a directory, in order of their names.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.before(Call::ListDirectory, path)?;
+        let mut paths = fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+impl std::fmt::Debug for Fs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fs")
+    }
+}

@@ -1,0 +1,398 @@
+//! The durable store of accepted mail.
+//!
+//! # On disk
+//!
+//! ```text
+//! tmp/ID/              being written; swept when older than a day
+//! queue/ID/message     the bytes, canonical CRLF, never changed; its advisory lock is
+//!                      held by whoever works on the entry
+//! queue/ID/entry.json  [`Entry`]: envelope, server, per-recipient state
+//! corrupt/ID/          what could not be read; set aside and reported, never deleted
+//! ```
+//!
+//! - *Commit*: both files into `tmp/ID`, each fsynced; fsync `tmp/ID`; rename to
+//!   `queue/ID`; fsync `queue`. Only then is the message accepted.
+//! - *Update*: `entry.new`, fsync, rename to `entry.json`, fsync `queue/ID`.
+//! - *Settle*: rename `queue/ID` to `tmp/ID`, fsync `queue`, unlink.
+//!
+//! The lock is advisory and goes with its process: no crash leaves one behind. An
+//! entry that says `sending` while its lock is free was left by a killed process
+//! when its last byte may have been on the wire; who claims it makes it unconfirmed.
+
+mod entry;
+pub mod fs;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Timestamp, Wishes};
+use fs::Fs;
+
+use crate::message::Message;
+
+const SWEEP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A failed call on the spool.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A file-system call failed.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// `entry.json` is no entry.
+    #[error("{path} is damaged: {reason}", path = .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no such entry (any more).
+    #[error("no message {0} in the spool")]
+    NoSuchEntry(EntryId),
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+    let path = path.to_owned();
+    move |source| SpoolError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The spool in one directory; cheap to share between threads and processes.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    fs: Fs,
+}
+
+/// What [`Spool::list`] found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The entries, oldest first.
+    pub entries: Vec<Entry>,
+    /// What could not be read, one readable text each.
+    pub problems: Vec<String>,
+}
+
+/// The right to work on an entry; others are kept out until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    /// The entry as last written to disk, but for changes not yet stored.
+    pub entry: Entry,
+    message: File,
+}
+
+impl Claim {
+    /// The open message file, to read from.
+    pub fn message(&self) -> io::Result<File> {
+        self.message.try_clone()
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `directory`, making it (mode 0700) if need be.
+    pub fn open(directory: PathBuf, fs: Fs) -> Result<Self, SpoolError> {
+        let spool = Spool { directory, fs };
+        for part in ["tmp", "queue", "corrupt"] {
+            let path = spool.directory.join(part);
+            spool
+                .fs
+                .make_private_directories(&path)
+                .map_err(failed("make the spool directory", &path))?;
+        }
+        Ok(spool)
+    }
+
+    /// The spool's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn temporary(&self, id: EntryId) -> PathBuf {
+        self.directory.join("tmp").join(id.to_string())
+    }
+
+    fn queue(&self) -> PathBuf {
+        self.directory.join("queue")
+    }
+
+    fn queued(&self, id: EntryId) -> PathBuf {
+        self.queue().join(id.to_string())
+    }
+
+    /// Stores a message; on return it survives a crash or power cut. On an error
+    /// nothing is left in the queue.
+    pub fn commit(&self, entry: &Entry, message: &Message) -> Result<(), SpoolError> {
+        let temporary = self.temporary(entry.id);
+        self.write_and_publish(entry, message, &temporary)
+            .inspect_err(|_| {
+                // Best effort: what stays in tmp is swept later, and is never sent.
+                let _ = self.fs.remove_directory(&temporary);
+            })
+    }
+
+    fn write_and_publish(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        temporary: &Path,
+    ) -> Result<(), SpoolError> {
+        self.fs
+            .make_directory(temporary)
+            .map_err(failed("make", temporary))?;
+        let path = temporary.join("message");
+        self.fs
+            .write_durably(&path, &message.bytes)
+            .map_err(failed("write", &path))?;
+        let path = temporary.join("entry.json");
+        self.fs
+            .write_durably(&path, &serialize(entry))
+            .map_err(failed("write", &path))?;
+        self.fs
+            .sync_directory(temporary)
+            .map_err(failed("sync", temporary))?;
+        let queued = self.queued(entry.id);
+        self.fs
+            .rename(temporary, &queued)
+            .map_err(failed("queue", temporary))?;
+        let queue = self.queue();
+        self.fs.sync_directory(&queue).map_err(|source| {
+            // Not known to be durable, so not accepted: it must not be sent either.
+            let _ = self.fs.rename(&queued, temporary);
+            failed("sync", &queue)(source)
+        })
+    }
+
+    /// Reads one entry without claiming it.
+    pub fn load(&self, id: EntryId) -> Result<Entry, SpoolError> {
+        let path = self.queued(id).join("entry.json");
+        let bytes = match self.fs.read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SpoolError::NoSuchEntry(id));
+            }
+            result => result.map_err(failed("read", &path))?,
+        };
+        let damaged = |reason| SpoolError::Damaged { path, reason };
+        let entry: Entry =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if entry.id != id || entry.version != 1 {
+            let reason = format!("it says id {}, version {}", entry.id, entry.version);
+            return Err(SpoolError::Damaged {
+                path: self.queued(id).join("entry.json"),
+                reason,
+            });
+        }
+        Ok(entry)
+    }
+
+    /// The stored bytes of an entry.
+    pub fn message(&self, id: EntryId) -> Result<Vec<u8>, SpoolError> {
+        let path = self.queued(id).join("message");
+        match self.fs.read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SpoolError::NoSuchEntry(id))
+            }
+            result => result.map_err(failed("read", &path)),
+        }
+    }
+
+    /// All entries, oldest first, as they are on disk now.
+    pub fn list(&self) -> Result<Listing, SpoolError> {
+        let queue = self.queue();
+        let paths = self.fs.list(&queue).map_err(failed("list", &queue))?;
+        let mut listing = Listing::default();
+        for path in paths {
+            let Some(id) = id_of(&path) else {
+                let problem = format!("{} is no message of this spool", path.display());
+                listing.problems.push(problem);
+                continue;
+            };
+            match self.load(id) {
+                Ok(entry) => listing.entries.push(entry),
+                // Sent by another process since the directory was read, or damaged.
+                Err(SpoolError::NoSuchEntry(_)) if !path.exists() => {}
+                Err(error) => listing.problems.push(error.to_string()),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Claims an entry. `None` if somebody else works on it. An entry whose owner was
+    /// killed at its last byte comes back with its pending recipients unconfirmed.
+    pub fn claim(&self, id: EntryId) -> Result<Option<Claim>, SpoolError> {
+        let path = self.queued(id).join("message");
+        let message = match self.fs.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SpoolError::NoSuchEntry(id));
+            }
+            result => result.map_err(failed("open", &path))?,
+        };
+        if !self
+            .fs
+            .try_lock(&message, &path)
+            .map_err(failed("lock", &path))?
+        {
+            return Ok(None);
+        }
+        // Read only now: the owner before us may have changed it, or settled it.
+        let entry = self.load(id)?;
+        let mut claim = Claim { entry, message };
+        if claim.entry.sending {
+            claim
+                .entry
+                .turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
+            claim.entry.error = Some(
+                "Emacs ended while the message's last part was being sent; \
+                 the server may have it"
+                    .to_owned(),
+            );
+            claim.entry.sending = false;
+            self.update(&claim)?;
+        }
+        Ok(Some(claim))
+    }
+
+    /// Stores the claimed entry's changes.
+    pub fn update(&self, claim: &Claim) -> Result<(), SpoolError> {
+        let path = self.queued(claim.entry.id).join("entry.json");
+        self.fs
+            .replace_durably(&path, &serialize(&claim.entry))
+            .map_err(failed("write", &path))
+    }
+
+    /// Removes the claimed entry: sent, or deleted by the user.
+    pub fn settle(&self, claim: Claim) -> Result<(), SpoolError> {
+        let queued = self.queued(claim.entry.id);
+        let temporary = self.temporary(claim.entry.id);
+        self.fs
+            .rename(&queued, &temporary)
+            .map_err(failed("remove", &queued))?;
+        let queue = self.queue();
+        self.fs
+            .sync_directory(&queue)
+            .map_err(failed("sync", &queue))?;
+        // It is out of the queue; what can't be unlinked now is swept later.
+        let _ = self.fs.remove_directory(&temporary);
+        Ok(())
+    }
+
+    /// Sweeps what interrupted commits left in `tmp` more than a day ago, and sets
+    /// aside what is damaged in the queue. Returns a readable text for each problem.
+    pub fn tidy(&self) -> Result<Vec<String>, SpoolError> {
+        let temporary = self.directory.join("tmp");
+        for path in self
+            .fs
+            .list(&temporary)
+            .map_err(failed("list", &temporary))?
+        {
+            if is_older_than(&path, SWEEP_AGE) {
+                let _ = self.fs.remove_directory(&path);
+            }
+        }
+        let queue = self.queue();
+        let mut problems = Vec::new();
+        for path in self.fs.list(&queue).map_err(failed("list", &queue))? {
+            let reason = match id_of(&path).map(|id| self.check(id)) {
+                Some(Ok(entry)) => {
+                    self.finish_settling(&entry);
+                    continue;
+                }
+                Some(Err(SpoolError::Damaged { reason, .. })) => reason,
+                Some(Err(SpoolError::NoSuchEntry(_))) if !path.exists() => continue,
+                Some(Err(SpoolError::NoSuchEntry(_))) => "a file is missing".to_owned(),
+                // Unreadable now is not damaged: it may be readable again.
+                Some(Err(error @ SpoolError::Io { .. })) => {
+                    problems.push(error.to_string());
+                    continue;
+                }
+                None => "it is no message of this spool".to_owned(),
+            };
+            problems.push(self.set_aside(&path, &reason));
+        }
+        Ok(problems)
+    }
+
+    /// Removes an entry that was delivered and could not be removed then.
+    fn finish_settling(&self, entry: &Entry) {
+        if entry.is_delivered()
+            && let Ok(Some(claim)) = self.claim(entry.id)
+            && claim.entry.is_delivered()
+        {
+            // If it fails again, there will be another time.
+            let _ = self.settle(claim);
+        }
+    }
+
+    /// Checks that an entry's files are there and whole.
+    fn check(&self, id: EntryId) -> Result<Entry, SpoolError> {
+        let entry = self.load(id)?;
+        let path = self.queued(id).join("message");
+        let size = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(_) => return Err(SpoolError::NoSuchEntry(id)),
+        };
+        if size == entry.facts.size {
+            return Ok(entry);
+        }
+        let reason = format!("it has {size} octets, not {}", entry.facts.size);
+        Err(SpoolError::Damaged { path, reason })
+    }
+
+    fn set_aside(&self, path: &Path, reason: &str) -> String {
+        let name = path.file_name().unwrap_or_default();
+        let aside = self.directory.join("corrupt").join(name);
+        match self.fs.rename(path, &aside) {
+            Ok(()) => format!(
+                "{} was set aside as {}: {reason}",
+                path.display(),
+                aside.display()
+            ),
+            Err(error) => format!(
+                "{}: {reason}; setting it aside failed: {error}",
+                path.display()
+            ),
+        }
+    }
+
+    /// Whether somebody holds the entry's lock now.
+    pub fn is_claimed(&self, id: EntryId) -> bool {
+        let path = self.queued(id).join("message");
+        match File::open(&path) {
+            Ok(file) => matches!(
+                file.try_lock_shared(),
+                Err(std::fs::TryLockError::WouldBlock)
+            ),
+            Err(_) => false,
+        }
+    }
+}
+
+fn serialize(entry: &Entry) -> Vec<u8> {
+    // Strings, numbers and lists of them: there is nothing serde_json could refuse.
+    serde_json::to_vec_pretty(entry).unwrap_or_default()
+}
+
+fn id_of(path: &Path) -> Option<EntryId> {
+    EntryId::parse(path.file_name()?.to_str()?)
+}
+
+fn is_older_than(path: &Path, age: Duration) -> bool {
+    std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|modified| {
+            SystemTime::now()
+                .duration_since(modified)
+                .is_ok_and(|elapsed| elapsed > age)
+        })
+}

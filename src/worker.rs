@@ -1,0 +1,208 @@
+//! One session after another for a lane, until it has no more work.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use crate::config::Settings;
+use crate::credentials::Credentials;
+use crate::error::{Disposition, Stage, Trouble};
+use crate::keyring::Given;
+use crate::lane::{Lane, LaneDesk, Report, credentials_trouble};
+use crate::smtp::{End, Session};
+use crate::spool::Need;
+
+/// Serves a lane: opens sessions while messages wait, keeps the last one a while.
+pub async fn serve(lane: Rc<Lane>) {
+    let settings = Arc::clone(&lane.shared().settings.borrow());
+    let mut worker = Worker {
+        desk: LaneDesk::new(&lane),
+        settings,
+        given: None,
+        lane,
+    };
+    while worker.lane.waiting() > 0 {
+        worker.settings = Arc::clone(&worker.lane.shared().settings.borrow());
+        let served = match worker.begin().await {
+            Ok(session) => worker.run(session).await,
+            Err(trouble) => Err(trouble),
+        };
+        let Err(trouble) = served else {
+            continue;
+        };
+        let is_too_many = trouble.stage <= Stage::Hello && trouble.is_about_too_many();
+        if is_too_many {
+            let server = &worker.lane.server;
+            let shared = worker.lane.shared();
+            shared.learn(server, |manners| manners.is_single = true);
+        }
+        if worker.lane.workers.get() > 1 {
+            // Another session goes on with what waits.
+            return;
+        }
+        // The server was tried once; the rest need not try it one by one.
+        worker.lane.fail_all(&trouble);
+    }
+}
+
+struct Worker {
+    lane: Rc<Lane>,
+    desk: LaneDesk,
+    settings: Arc<Settings>,
+    /// What the user gave for this server and has not yet worked.
+    given: Option<Given>,
+}
+
+impl Worker {
+    /// A session that can send: open, and logged in as far as that is possible
+    /// without being asked to.
+    async fn begin(&mut self) -> Result<Session, Trouble> {
+        loop {
+            let session = self.open().await?;
+            let demand = match self.desk.auth_demand.take() {
+                None if !session.offers_auth() => return Ok(session),
+                demand => demand,
+            };
+            if let Some(session) = self.log_in(session, demand).await? {
+                return Ok(session);
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Session, Trouble> {
+        let server = &self.lane.server;
+        let tls = self.lane.shared().tls_for(server)?;
+        let trace = self.lane.shared().trace(&server.host);
+        let mut session =
+            Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await?;
+        for what in self.lane.shared().manners(server).distrusted {
+            session.distrust(what);
+        }
+        Ok(session)
+    }
+
+    /// Logs in with what is stored, or with what the user gives. `None`: credentials
+    /// are there now, and a fresh session is to use them, for this one may have been
+    /// closed while the user was asked.
+    async fn log_in(
+        &mut self,
+        mut session: Session,
+        demand: Option<String>,
+    ) -> Result<Option<Session>, Trouble> {
+        let lane = Rc::clone(&self.lane);
+        let (server, keyring) = (&lane.server, &lane.shared().keyring);
+        if let Some(given) = self.given.take() {
+            let credentials = given.credentials.clone();
+            return match session
+                .authenticate(server, &self.settings, &credentials)
+                .await
+            {
+                Ok(_) => {
+                    keyring.accept(server, given);
+                    Ok(Some(session))
+                }
+                Err(trouble) => self.ask_again(session, trouble).await,
+            };
+        }
+        let found = keyring
+            .find(server, &self.settings)
+            .await
+            .map_err(|what| credentials_trouble(server, what))?;
+        match found {
+            Some(
+                credentials @ Credentials {
+                    user: Some(_),
+                    secret: Some(_),
+                    ..
+                },
+            ) => match session
+                .authenticate(server, &self.settings, &credentials)
+                .await
+            {
+                Ok(_) => Ok(Some(session)),
+                Err(trouble) => self.ask_again(session, trouble).await,
+            },
+            // As in smtpmail: with nothing stored, the server may want nothing.
+            None if demand.is_none() && !server.require_auth => Ok(Some(session)),
+            _ => {
+                let what = demand.unwrap_or_else(|| "no password is stored".to_owned());
+                let trouble = credentials_trouble(server, what);
+                self.ask_user(session, None, trouble).await
+            }
+        }
+    }
+
+    /// After refused credentials: asks the user for others, if that can help.
+    async fn ask_again(
+        &mut self,
+        session: Session,
+        trouble: Trouble,
+    ) -> Result<Option<Session>, Trouble> {
+        let refusal = trouble.reply.as_ref().map(ToString::to_string);
+        match (trouble.disposition, refusal) {
+            (Disposition::NeedsUser(Need::Auth), Some(refusal)) => {
+                self.lane.shared().keyring.reject(&self.lane.server);
+                self.ask_user(session, Some(refusal), trouble).await
+            }
+            _ => Err(trouble),
+        }
+    }
+
+    async fn ask_user(
+        &mut self,
+        session: Session,
+        rejected: Option<String>,
+        trouble: Trouble,
+    ) -> Result<Option<Session>, Trouble> {
+        session.quit().await;
+        let lane = Rc::clone(&self.lane);
+        match lane.shared().keyring.ask(&lane.server, rejected).await {
+            Ok(Some(given)) => {
+                self.given = Some(given);
+                Ok(None)
+            }
+            Ok(None) => Err(trouble),
+            Err(error) => Err(Trouble {
+                what: format!("{}; {error}", trouble.what),
+                ..trouble
+            }),
+        }
+    }
+
+    /// Sends until there is nothing to send. An error means that the server is of no
+    /// use at present.
+    async fn run(&mut self, mut session: Session) -> Result<(), Trouble> {
+        let report = Report::Up(self.lane.server.clone());
+        let _ = self.lane.shared().reports.send(report);
+        self.desk.answered = 0;
+        loop {
+            match session.run(&mut self.desk).await {
+                Ok(End::Idle) => {}
+                Ok(End::NeedsAuth | End::Closed) => return Ok(()),
+                // A session that got somewhere says nothing against the next one.
+                Err(_) if self.desk.answered > 1 => return Ok(()),
+                Err(trouble) => return Err(trouble),
+            }
+            if !self.wait_for_work(&mut session).await {
+                session.quit().await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps the session for the next message. False if none came, or if the server
+    /// would not wait.
+    async fn wait_for_work(&self, session: &mut Session) -> bool {
+        let arrival = async {
+            // A notification may be about a message that another session took.
+            while self.lane.waiting() == 0 {
+                self.lane.arrived.notified().await;
+            }
+        };
+        tokio::select! {
+            () = session.closed() => false,
+            arrived = timeout(self.settings.idle_timeout, arrival) => arrived.is_ok(),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! An engine with a spool of its own, seen through its events.
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+
+use std::io::PipeReader;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use rs_smtpmail::address::Path;
+use rs_smtpmail::config::{Port, Server, Settings, StreamType};
+use rs_smtpmail::engine::Engine;
+use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::spool::fs::Fs;
+use rs_smtpmail::spool::{Entry, EntryId};
+use tempfile::TempDir;
+
+use crate::server;
+
+pub struct Client {
+    pub engine: Engine,
+    pub directory: TempDir,
+    wake: PipeReader,
+    seen: Vec<Event>,
+}
+
+/// An outcome, as a test looks at it.
+#[derive(Debug)]
+pub struct Seen {
+    pub kind: Kind,
+    pub entry: Entry,
+    pub error: String,
+    pub reply: String,
+}
+
+impl Client {
+    pub fn new(settings: Settings) -> Self {
+        Client::in_directory(tempfile::tempdir().unwrap(), settings, Fs::default())
+    }
+
+    /// Trusts the server's authority, and has its user's credentials in an authinfo file.
+    pub fn for_server(server: &server::Server) -> Self {
+        Client::new(settings_for(server))
+    }
+
+    pub fn in_directory(directory: TempDir, settings: Settings, fs: Fs) -> Self {
+        let (wake, writer) = std::io::pipe().unwrap();
+        let spool = directory.path().join("spool");
+        let engine = Engine::with_fs(spool, settings, Box::new(writer), fs).unwrap();
+        Client {
+            engine,
+            directory,
+            wake,
+            seen: Vec::new(),
+        }
+    }
+
+    pub fn send(&self, server: &Server, recipients: &[&str], message: &[u8]) -> EntryId {
+        self.send_from("me@example.org", server, recipients, message)
+    }
+
+    pub fn send_from(
+        &self,
+        sender: &str,
+        server: &Server,
+        recipients: &[&str],
+        message: &[u8],
+    ) -> EntryId {
+        let recipients = recipients
+            .iter()
+            .map(|text| Path::parse(text, "to").unwrap())
+            .collect();
+        let sender = Path::parse(sender, "sender").unwrap();
+        self.engine
+            .send(
+                message,
+                sender,
+                recipients,
+                server.clone(),
+                Default::default(),
+            )
+            .unwrap()
+    }
+
+    /// The next event; woken by the byte as Emacs is.
+    pub fn next_event(&mut self) -> Event {
+        let end = Instant::now() + server::deadline();
+        while self.seen.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(self.wait_for_wake(left), "no event came");
+            self.seen.extend(self.engine.drain());
+        }
+        self.seen.remove(0)
+    }
+
+    fn wait_for_wake(&mut self, limit: Duration) -> bool {
+        use std::os::fd::AsRawFd;
+        let mut poll = libc::pollfd {
+            fd: self.wake.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd of our own.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as i32) };
+        ready == 1 && self.wake.read(&mut [0; 16]).unwrap() > 0
+    }
+
+    /// The next outcome; other events fail the test.
+    pub fn outcome(&mut self) -> Seen {
+        match self.next_event() {
+            Event::Outcome {
+                kind,
+                entry,
+                error,
+                reply,
+            } => Seen {
+                kind,
+                entry: *entry,
+                error: error.unwrap_or_default(),
+                reply: reply.unwrap_or_default(),
+            },
+            other => panic!("not an outcome: {other:?}"),
+        }
+    }
+
+    /// Sends and returns the outcome.
+    pub fn try_to_send(&mut self, server: &Server, recipients: &[&str], message: &[u8]) -> Seen {
+        let id = self.send(server, recipients, message);
+        let seen = self.outcome();
+        assert_eq!(seen.entry.id, id);
+        seen
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.engine.stop(Duration::from_secs(1));
+    }
+}
+
+pub fn settings_for(server: &server::Server) -> Settings {
+    let authinfo = server.directory().join("authinfo");
+    let line = "machine localhost login user password \"pass word\"\n\
+                machine 127.0.0.1 login user password \"pass word\"\n";
+    std::fs::write(&authinfo, line).unwrap();
+    Settings {
+        trust_files: vec![server.ca_file()],
+        auth_sources: vec![rs_smtpmail::config::AuthSource::Netrc(authinfo)],
+        ..Settings::default()
+    }
+}
+
+pub fn target(port: u16, stream_type: StreamType) -> Server {
+    Server::new(
+        "127.0.0.1".to_owned(),
+        Port::Number(port),
+        stream_type,
+        None,
+        "client.example".to_owned(),
+        false,
+    )
+    .unwrap()
+}
+
+pub const MESSAGE: &[u8] = b"From: me@example.org\nTo: you@example.com\nSubject: Hello\n\n\
+.a line that begins with a dot\n.\n..\nlast line";
+pub const ON_THE_WIRE: &[u8] =
+    b"From: me@example.org\r\nTo: you@example.com\r\nSubject: Hello\r\n\r\n\
+.a line that begins with a dot\r\n.\r\n..\r\nlast line\r\n";

@@ -1,0 +1,260 @@
+//! Every file-system call of the spool fails, or the process is killed there, in turn:
+//! no message is lost, none is sent twice, none is kept that was refused to the caller.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "server/mod.rs"]
+mod server;
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::config::{Settings, StreamType};
+use rs_smtpmail::engine::Engine;
+use rs_smtpmail::spool::fs::{Call, Fs};
+use rs_smtpmail::spool::{State, Wishes};
+use server::{Options, Server};
+
+/// A file system on which `act` is done at the `at`-th call, counted from 0.
+fn faulty(
+    at: usize,
+    act: impl Fn(Call) -> io::Result<()> + Send + Sync + 'static,
+) -> (Fs, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let hook = move |call: Call, _: &Path| match count.fetch_add(1, Ordering::SeqCst) {
+        number if number == at => act(call),
+        _ => Ok(()),
+    };
+    (Fs::with_hook(Arc::new(hook)), calls)
+}
+
+/// Sends one message; returns whether it was accepted. Waits until it was tried.
+fn send_and_wait(directory: &Path, settings: Settings, port: u16, fs: Fs) -> bool {
+    let wake = Box::new(io::sink());
+    let Ok(engine) = Engine::with_fs(directory.to_owned(), settings, wake, fs) else {
+        return false;
+    };
+    let to = |text| vec![rs_smtpmail::address::Path::parse(text, "to").unwrap()];
+    let accepted = engine.send(
+        MESSAGE,
+        rs_smtpmail::address::Path::null(),
+        to("you@example.com"),
+        target(port, StreamType::Plain),
+        Wishes::default(),
+    );
+    if accepted.is_ok() {
+        wait_until("the message was tried", || !engine.drain().is_empty());
+    }
+    engine.stop(server::deadline());
+    accepted.is_ok()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + server::deadline();
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What a new process does with what was left: returns the number of entries that the
+/// user is asked about.
+fn recover(directory: &Path, settings: Settings) -> usize {
+    let wake = Box::new(io::sink());
+    let engine = Engine::new(directory.to_owned(), settings, wake).unwrap();
+    engine.flush().unwrap();
+    let settled = |engine: &Engine| {
+        engine
+            .list()
+            .unwrap()
+            .iter()
+            .all(|(_, state)| *state == State::Unconfirmed)
+    };
+    wait_until("all is sent", || settled(&engine));
+    let asked = engine.list().unwrap().len();
+    engine.stop(server::deadline());
+    asked
+}
+
+fn check(what: &str, accepted: bool, asked: usize, server: &Server) {
+    let arrived = server.messages().len();
+    match (accepted, arrived, asked) {
+        // Kept by nobody, or delivered once, or delivered and asked about.
+        (false, 0, 0) | (true, 1, 0) | (true, 1, 1) => {}
+        // Asked about, without the server having it.
+        (true, 0, 1) => {}
+        other => panic!("{what}: accepted, arrived, asked about: {other:?}"),
+    }
+}
+
+#[test]
+fn each_failing_call_loses_nothing_and_doubles_nothing() {
+    let errors = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::Other,
+        io::ErrorKind::PermissionDenied,
+    ];
+    for kind in errors {
+        let mut outcomes = (0, 0);
+        for at in 0.. {
+            let server = Server::start(Options::default());
+            let directory = tempfile::tempdir().unwrap();
+            let spool = directory.path().join("spool");
+            let (fs, calls) = faulty(at, move |_| Err(kind.into()));
+            let settings = settings_for(&server);
+            let accepted = send_and_wait(&spool, settings.clone(), server.port(), fs);
+            let asked = recover(&spool, settings);
+            check(&format!("{kind:?} at call {at}"), accepted, asked, &server);
+            if accepted {
+                outcomes.0 += 1
+            } else {
+                outcomes.1 += 1
+            }
+            if calls.load(Ordering::SeqCst) <= at {
+                break;
+            }
+        }
+        assert!(outcomes.0 > 5 && outcomes.1 > 5, "{kind:?}: {outcomes:?}");
+    }
+}
+
+/// Not a test of its own: the process that [`each_call_may_be_the_last`] kills.
+#[test]
+fn process_to_be_killed() {
+    let Ok(arguments) = std::env::var("RS_SMTPMAIL_KILL_AT") else {
+        return;
+    };
+    let words: Vec<&str> = arguments.split(' ').collect();
+    let directory = Path::new(words[2]);
+    let at = words[0].parse().unwrap();
+    // SAFETY: it ends the process at once, as a crash would.
+    let (fs, _) = faulty(at, |_| unsafe { libc::_exit(77) });
+    let accepted = send_and_wait(
+        &directory.join("spool"),
+        Settings::default(),
+        words[1].parse().unwrap(),
+        fs,
+    );
+    if accepted {
+        std::fs::write(directory.join("done"), "").unwrap();
+    }
+}
+
+#[test]
+fn each_call_may_be_the_last() {
+    let mut died = 0;
+    for at in 0.. {
+        let server = Server::start(Options::default());
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = format!("{at} {} {}", server.port(), directory.path().display());
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "process_to_be_killed", "--quiet"])
+            .env("RS_SMTPMAIL_KILL_AT", arguments)
+            .output()
+            .unwrap()
+            .status;
+        let was_killed = status.code() == Some(77);
+        assert!(was_killed || status.success(), "{status:?}");
+        let asked = recover(&directory.path().join("spool"), settings_for(&server));
+        // Whether the caller had been told is not known to it any more: what was
+        // published is delivered, what was not is not.
+        let is_known = directory.path().join("done").exists();
+        let arrived = server.messages().len();
+        let what = format!("killed at call {at}: arrived {arrived}, asked about {asked}");
+        assert!(arrived <= 1 && asked <= 1, "{what}");
+        assert!(!is_known || arrived + asked >= 1, "{what}");
+        died += usize::from(was_killed);
+        if !was_killed {
+            break;
+        }
+    }
+    assert!(died > 15, "{died}");
+}
+
+#[test]
+fn two_engines_on_one_spool_send_each_message_once() {
+    let server = Server::start(Options::default());
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("spool");
+    let settings = settings_for(&server);
+    let start = || Engine::new(spool.clone(), settings.clone(), Box::new(io::sink())).unwrap();
+    let (first, second) = (start(), start());
+    let to = target(server.port(), StreamType::Plain);
+    server.add_rule(
+        server::Rule::at(server::Stage::Mail)
+            .times(50)
+            .reply(450, "4.3.0 Wait"),
+    );
+    for number in 0..50 {
+        let recipient = format!("u{number}@example.com");
+        let recipient = rs_smtpmail::address::Path::parse(&recipient, "to").unwrap();
+        let sender = rs_smtpmail::address::Path::null();
+        first
+            .send(
+                MESSAGE,
+                sender,
+                vec![recipient],
+                to.clone(),
+                Wishes::default(),
+            )
+            .unwrap();
+    }
+    wait_until("each was tried", || {
+        first
+            .list()
+            .unwrap()
+            .iter()
+            .all(|(entry, _)| entry.attempts > 0)
+    });
+    first.flush().unwrap();
+    second.flush().unwrap();
+    wait_until("all is sent", || first.list().unwrap().is_empty());
+    let mut recipients: Vec<String> = server
+        .messages()
+        .iter()
+        .map(|message| message.addresses().join(","))
+        .collect();
+    recipients.sort();
+    assert_eq!(recipients.len(), 50);
+    recipients.dedup();
+    assert_eq!(recipients.len(), 50);
+    first.stop(server::deadline());
+    second.stop(server::deadline());
+}
+
+#[test]
+fn what_is_damaged_is_set_aside_and_reported() {
+    let mut client = Client::new(Settings::default());
+    let spool = client.directory.path().join("spool");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let to = target(port, StreamType::Plain);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(client.send(&to, &["a@b"], MESSAGE));
+    }
+    for _ in 0..4 {
+        client.outcome();
+    }
+    client.engine.stop(server::deadline());
+    let queue = spool.join("queue");
+    let entry = |number: usize| queue.join(ids[number].to_string());
+    std::fs::write(entry(0).join("entry.json"), "{\"version\": 1").unwrap();
+    std::fs::write(entry(1).join("message"), "short").unwrap();
+    std::fs::remove_file(entry(2).join("entry.json")).unwrap();
+    std::fs::write(queue.join("stray"), "").unwrap();
+    let engine = Engine::new(spool.clone(), Settings::default(), Box::new(io::sink())).unwrap();
+    let problems = engine.drain();
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    let left = engine.list().unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].0.id, ids[3]);
+    assert_eq!(std::fs::read_dir(spool.join("corrupt")).unwrap().count(), 4);
+}

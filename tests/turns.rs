@@ -1,0 +1,86 @@
+//! How often the client waits for the server: each turn costs a round trip.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "server/mod.rs"]
+mod server;
+
+use common::{Client, target};
+use rs_smtpmail::config::StreamType;
+use rs_smtpmail::events::Kind;
+use server::{Extension, Options, Server, Tls, TlsVersions};
+use std::time::Duration;
+
+/// The turns until the first message has been sent, and those the second adds.
+fn turns(options: Options, stream_type: StreamType) -> (usize, usize) {
+    // Behind a relay a turn is counted for what it is, however the octets come in.
+    let options = options
+        .require_auth()
+        .tls_versions(TlsVersions::Only13)
+        .round_trip(Duration::from_millis(20));
+    let server = Server::start(options);
+    let mut client = Client::for_server(&server);
+    let to = target(server.port(), stream_type);
+    let message = [
+        b"Subject: three kilobytes\n\n".as_slice(),
+        &[b'x'; 70].repeat(43),
+    ]
+    .concat();
+    let mut until_sent = || {
+        let seen = client.try_to_send(&to, &["a@example.com", "b@example.com"], &message);
+        assert_eq!(seen.kind, Kind::Sent, "{seen:?}");
+        server.messages().last().unwrap().turns
+    };
+    let cold = until_sent();
+    let warm = until_sent() - cold;
+    assert_eq!(server.connections().len(), 1);
+    (cold, warm)
+}
+
+#[test]
+fn implicit_tls_takes_five_turns_and_one_when_warm() {
+    assert_eq!(turns(Options::new(Tls::Implicit), StreamType::Ssl), (5, 1));
+}
+
+#[test]
+fn without_chunking_it_takes_one_more() {
+    let options = Options::new(Tls::Implicit).without(Extension::Chunking);
+    assert_eq!(turns(options, StreamType::Ssl), (6, 2));
+}
+
+#[test]
+fn starttls_takes_one_more() {
+    assert_eq!(
+        turns(Options::new(Tls::StartTls), StreamType::Starttls),
+        (6, 1)
+    );
+    let options = Options::new(Tls::StartTls).without(Extension::Chunking);
+    assert_eq!(turns(options, StreamType::Starttls), (7, 2));
+}
+
+#[test]
+fn a_flush_takes_few_turns() {
+    for (options, most) in [
+        (Options::default(), 20),
+        (Options::default().without(Extension::Chunking), 110),
+    ] {
+        let server = Server::start(options.round_trip(Duration::from_millis(20)));
+        let mut settings = common::settings_for(&server);
+        settings.max_connections = 1;
+        let mut client = Client::new(settings);
+        let to = target(server.port(), StreamType::Plain);
+        let message = [
+            b"Subject: three kilobytes\n\n".as_slice(),
+            &[b'x'; 70].repeat(43),
+        ]
+        .concat();
+        for _ in 0..100 {
+            client.send(&to, &["a@example.com"], &message);
+        }
+        for _ in 0..100 {
+            assert_eq!(client.outcome().kind, Kind::Sent);
+        }
+        let turns = server.turns();
+        assert!(turns <= most, "{turns} turns");
+    }
+}
