@@ -1,0 +1,84 @@
+# rs-smtpmail: build, test, try, install.  Each target works from a fresh checkout.
+
+EMACS ?= emacs
+CARGO ?= cargo
+PREFIX ?= /usr/local
+LISPDIR ?= $(PREFIX)/share/emacs/site-lisp/rs-smtpmail
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+UNAME := $(shell uname -s)
+ifeq ($(UNAME),Darwin)
+BUILT := librs_smtpmail.dylib
+SUFFIX := .dylib
+else ifneq (,$(findstring NT,$(UNAME)))
+BUILT := rs_smtpmail.dll
+SUFFIX := .dll
+else
+BUILT := librs_smtpmail.so
+SUFFIX := .so
+endif
+MODULE := lisp/rs-smtpmail-module$(SUFFIX)
+LISP := $(wildcard lisp/*.el)
+
+all: module
+
+# The module is put in place by rename: an Emacs that has the old one mapped keeps it.
+module: build-packages
+	$(CARGO) build --release --locked --lib
+	@cmp -s target/release/$(BUILT) $(MODULE) || { \
+	  cp target/release/$(BUILT) $(MODULE).new && mv $(MODULE).new $(MODULE); }
+	@echo $(VERSION) > lisp/rs-smtpmail-module.version
+
+sink: build-packages
+	$(CARGO) build --release --locked --example smtp-sink
+
+build-packages:
+	@sh tests/peers/packages.sh build
+
+test-packages: build-packages
+	@sh tests/peers/packages.sh test
+
+demo: module sink
+	@$(EMACS) -Q --batch -L lisp -l tests/demo.el
+
+test: test-rust test-lisp
+
+test-rust: test-packages
+	$(CARGO) test --locked
+
+test-lisp: test-packages module sink
+	$(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
+
+lint: test-packages
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
+
+bench: test-packages module sink
+	$(EMACS) -Q --batch -L lisp -l tests/bench.el
+
+# Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.
+FUZZ_SECONDS ?= 60
+fuzz: build-packages
+	@command -v cargo-fuzz > /dev/null || $(CARGO) install --locked cargo-fuzz
+	for target in replies body addresses; do \
+	  mkdir -p tests/fuzz/corpus/$$target && \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target \
+	    tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+install: module
+	install -d $(DESTDIR)$(LISPDIR)
+	install -m 644 $(LISP) lisp/rs-smtpmail-module.version $(DESTDIR)$(LISPDIR)
+	cp $(MODULE) $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new
+	mv $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new \
+	  $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX)
+
+clean:
+	$(CARGO) clean
+	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version
+
+.PHONY: all module sink build-packages test-packages demo test test-rust test-lisp \
+  lint bench fuzz install clean

@@ -1,0 +1,252 @@
+;;; rs-smtpmail-auth.el --- Settings and secrets for the native engine  -*- lexical-binding: t -*-
+
+;; Copyright (C) 2025 The rs-smtpmail authors
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Commentary:
+
+;; The engine reads netrc-format files by itself, and asks for what is in
+;; the other `auth-sources', and for what only the user knows.
+
+;;; Code:
+
+(require 'auth-source)
+(require 'gnutls)
+(require 'rs-smtpmail)
+
+(defvar epg-pinentry-mode)
+(defvar smtpmail-auth-supported)
+
+(declare-function rs-smtp--answer "ext:rs-smtpmail-module" (request answer) t)
+(declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
+
+;;;; Internal variables
+
+(defvar rs-smtpmail--lisp-sources nil
+  "Elements of `auth-sources' that the engine has us search.
+It names them by their place in this list, which only ever grows.")
+
+(defvar rs-smtpmail--save-functions (make-hash-table)
+  "By request, the functions that save credentials once they have worked.")
+
+(defconst rs-smtpmail--prompts
+  '((user . "SMTP user name for %h: ")
+    (secret . "SMTP password for %u@%h: "))
+  "The prompts of smtpmail, for `auth-source-creation-prompts'.")
+
+(defconst rs-smtpmail--mechanisms '(cram-md5 plain login)
+  "Value of `smtpmail-auth-supported' that nobody has changed.")
+
+;;;; Settings
+
+(defun rs-smtpmail--settings ()
+  "Return the settings for the engine, a property list."
+  (list :auth-sources (mapcar #'rs-smtpmail--auth-source auth-sources)
+        :trust-files (rs-smtpmail--trust-files)
+        :cleartext-auth-hosts rs-smtpmail-allow-cleartext-auth
+        :max-connections rs-smtpmail-max-connections
+        :idle-timeout rs-smtpmail-idle-timeout
+        :connect-timeout rs-smtpmail-connect-timeout
+        :reply-timeout rs-smtpmail-reply-timeout
+        :loopback-pinentry (and (boundp 'epg-pinentry-mode)
+                                (eq epg-pinentry-mode 'loopback))
+        :unconfirmed rs-smtpmail-unconfirmed
+        :auth-mechanisms (and (boundp 'smtpmail-auth-supported)
+                              (not (equal smtpmail-auth-supported
+                                          rs-smtpmail--mechanisms))
+                              smtpmail-auth-supported)))
+
+(defun rs-smtpmail--trust-files ()
+  "Return the files that variable `gnutls-trustfiles' names, absolute.
+The system's own, which are its standard value, the engine knows."
+  (let ((standard (eval (car (get 'gnutls-trustfiles 'standard-value)) t)))
+    (mapcar #'expand-file-name
+            (seq-difference (gnutls-trustfiles)
+                            (and (listp standard) standard)))))
+
+(defun rs-smtpmail--auth-source (source)
+  "Return SOURCE, an element of `auth-sources', as the engine knows it."
+  (let ((file (rs-smtpmail--netrc-file source)))
+    (cond
+     (file (expand-file-name file))
+     (t (unless (member source rs-smtpmail--lisp-sources)
+          (setq rs-smtpmail--lisp-sources
+                (append rs-smtpmail--lisp-sources (list source))))
+        (list 'lisp (seq-position rs-smtpmail--lisp-sources source))))))
+
+(defun rs-smtpmail--netrc-file (source)
+  "Return the local netrc-format file that SOURCE is about, or nil."
+  (pcase source
+    ((pred stringp)
+     (unless (or (string-match-p "\\`\\(?:secrets\\|macos-keychain-[a-z]+\\):." source)
+                 (string-match-p "\\.\\(?:plist\\|json\\)\\(?:\\.gpg\\)?\\'" source)
+                 (file-remote-p source))
+       source))
+    ((and `(:source ,(and (pred stringp) file) . ,restrictions)
+          (guard (rs-smtpmail--unrestricted-p restrictions)))
+     (rs-smtpmail--netrc-file file))))
+
+(defun rs-smtpmail--unrestricted-p (restrictions)
+  "Whether RESTRICTIONS, of an element of `auth-sources', restrict nothing."
+  (seq-every-p (lambda (key) (memq (plist-get restrictions key) '(nil t)))
+               '(:host :port :user)))
+
+;;;; Credentials
+
+(defun rs-smtpmail--answer-credentials (event)
+  "Answer EVENT, by which the engine asks for credentials."
+  (let ((source (plist-get event :source)))
+    (cond
+     (source
+      (rs-smtpmail--answer event (rs-smtpmail--search event source)))
+     (noninteractive
+      (rs-smtpmail--answer event nil))
+     (t (rs-smtpmail--when-user-is-there #'rs-smtpmail--ask-credentials event)))))
+
+(defun rs-smtpmail--answer (event answer)
+  "Give ANSWER to the request of EVENT."
+  (let ((request (plist-get event :request)))
+    (condition-case err
+        (rs-smtp--answer request answer)
+      ;; A backend's strange result must not leave the engine waiting.
+      (error (rs-smtp--answer request
+                              (list :error (error-message-string err)))))))
+
+(defun rs-smtpmail--query (event)
+  "Return the search terms for the credentials that EVENT is about."
+  (list :max 1
+        :host (plist-get event :host)
+        :port (plist-get event :port)
+        :user (plist-get event :user)))
+
+(defun rs-smtpmail--search (event number)
+  "Search the source of that NUMBER for EVENT; return an answer."
+  (condition-case err
+      (let ((auth-sources (list (nth number rs-smtpmail--lisp-sources)))
+            ;; The cache does not tell the sources apart.
+            (auth-source-do-cache (and auth-source-do-cache
+                                       (null (cdr rs-smtpmail--lisp-sources)))))
+        (rs-smtpmail--as-answer
+         (car (apply #'auth-source-search (rs-smtpmail--query event)))))
+    (quit (list :error "Searching for credentials was quit"))
+    (error (list :error (format "Searching for credentials failed: %s"
+                                (error-message-string err))))))
+
+(defun rs-smtpmail--as-answer (found)
+  "Return FOUND, a result of `auth-source-search', as an answer."
+  (when found
+    (let ((secret (plist-get found :secret))
+          (mechanism (plist-get found :smtp-auth)))
+      (list :user (plist-get found :user)
+            :secret (if (functionp secret) (funcall secret) secret)
+            :mechanism (and mechanism (format "%s" mechanism))))))
+
+(defun rs-smtpmail--ask-credentials (event)
+  "Ask the user for the credentials that EVENT is about, and answer it."
+  (let ((answer (list :error "No password was given")))
+    (unwind-protect
+        (setq answer
+              (condition-case err
+                  (let* ((inhibit-quit nil)
+                         (found (rs-smtpmail--prompt event))
+                         (save (plist-get found :save-function)))
+                    (when save
+                      (puthash (plist-get event :request) save
+                               rs-smtpmail--save-functions))
+                    (rs-smtpmail--as-answer found))
+                (quit (list :error "The question for the password was quit"))
+                (error (list :error (error-message-string err)))))
+      (rs-smtpmail--answer event answer))))
+
+(defun rs-smtpmail--prompt (event)
+  "Return credentials for EVENT from the user, or from where they are by now."
+  (let ((rejected (plist-get event :rejected))
+        (query (rs-smtpmail--query event)))
+    (if (null rejected)
+        (let ((auth-source-creation-prompts rs-smtpmail--prompts))
+          (car (apply #'auth-source-search
+                      :require '(:user :secret) :create t query)))
+      (auth-source-forget+ :host (plist-get event :host)
+                           :port (plist-get event :port))
+      (let ((auth-source-creation-prompts
+             (cons (cons 'secret
+                         (format "Login refused (%s).  %s"
+                                 (string-replace
+                                  "%" "%%" (car (split-string rejected "[\r\n]+")))
+                                 (alist-get 'secret rs-smtpmail--prompts)))
+                   rs-smtpmail--prompts)))
+        (rs-smtpmail--create query)))))
+
+(defun rs-smtpmail--create (query)
+  "Ask for new credentials for QUERY, though there are some already.
+A search with :create would find just those that have been rejected."
+  (let ((backend (seq-find (lambda (backend)
+                             (not (memq (slot-value backend 'create-function)
+                                        '(nil ignore))))
+                           (mapcar #'auth-source-backend-parse auth-sources))))
+    (if backend
+        ;; Creating, too, looks for what is there already.
+        (let ((auth-sources nil)
+              (auth-source-do-cache nil))
+          (car (apply (slot-value backend 'create-function)
+                      :backend backend :create t query)))
+      (let ((user (or (plist-get query :user)
+                      (read-string (format "SMTP user name for %s: "
+                                           (plist-get query :host))))))
+        (list :user user
+              :secret (read-passwd (format "SMTP password for %s@%s: "
+                                           user (plist-get query :host))))))))
+
+(defun rs-smtpmail--save-credentials (event)
+  "Offer to save what was given for the request of EVENT, which has worked."
+  (let* ((request (plist-get event :request))
+         (save (gethash request rs-smtpmail--save-functions)))
+    (when save
+      (remhash request rs-smtpmail--save-functions)
+      (rs-smtpmail--when-user-is-there
+       (lambda ()
+         (let ((inhibit-quit nil))
+           (funcall save)))))))
+
+(defun rs-smtpmail--answer-passphrase (event)
+  "Answer EVENT, by which the engine asks for a passphrase for gpg."
+  (if noninteractive
+      (rs-smtpmail--answer event (list :error "Nobody can be asked in batch Emacs"))
+    (rs-smtpmail--when-user-is-there #'rs-smtpmail--ask-passphrase event)))
+
+(defun rs-smtpmail--ask-passphrase (event)
+  "Ask the user for the passphrase that EVENT is about, and answer it."
+  (let ((answer (list :error "No passphrase was given")))
+    (unwind-protect
+        (condition-case nil
+            (let ((inhibit-quit nil))
+              (setq answer
+                    (list :secret (read-passwd (format "Passphrase for %s: "
+                                                       (plist-get event :hint))))))
+          (quit nil))
+      (rs-smtpmail--answer event answer))))
+
+;;;; The user's attention
+
+(defvar rs-smtpmail--awaited)
+
+(defun rs-smtpmail--user-is-there-p ()
+  "Whether a question now would not take the user by surprise."
+  (and (not (active-minibuffer-window))
+       ;; A daemon without frames has nobody to ask.
+       (or (not (daemonp)) (cdr (frame-list)))
+       (or (> (hash-table-count rs-smtpmail--awaited) 0)
+           (let ((idle (current-idle-time)))
+             (and idle (time-less-p 0.5 idle))))))
+
+(defun rs-smtpmail--when-user-is-there (function &rest arguments)
+  "Call FUNCTION with ARGUMENTS, now or when the user does not type."
+  (if (rs-smtpmail--user-is-there-p)
+      (apply #'rs-smtpmail--guarded "asking" function arguments)
+    (apply #'run-at-time 0.25 nil
+           #'rs-smtpmail--when-user-is-there function arguments)))
+
+(provide 'rs-smtpmail-auth)
+
+;;; rs-smtpmail-auth.el ends here

@@ -1,0 +1,306 @@
+;;; rs-smtpmail-queue.el --- Send what waits in smtpmail's queue or our spool  -*- lexical-binding: t -*-
+
+;; Copyright (C) 2025 The rs-smtpmail authors
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Commentary:
+
+;; With `smtpmail-queue-mail', smtpmail writes three things for each message
+;; into `smtpmail-queue-dir': a file FILE with the message, as bytes; a file
+;; FILE.el with the recipients and perhaps the server, as a `setq' form; and a
+;; line with FILE's name in the index, a file.
+;;
+;; We adopt such messages: put them into our spool, then delete FILE, then
+;; FILE.el, then the line.  The form is read and picked apart, never evaluated.
+;; FILE.el without FILE and a line without either are what smtpmail, or we,
+;; left when interrupted while deleting.  FILE and FILE.el without a line are
+;; what smtpmail left when interrupted while writing.
+
+;;; Code:
+
+(require 'smtpmail)
+(require 'rs-smtpmail)
+(require 'rs-smtpmail-message)
+(eval-when-compile (require 'cl-lib))
+
+(declare-function rs-smtpmail--addresses "rs-smtpmail-engine")
+(declare-function rs-smtpmail--explanation "rs-smtpmail-engine")
+(declare-function rs-smtpmail--summary "rs-smtpmail-engine")
+(declare-function rs-smtpmail--wait "rs-smtpmail-engine")
+(declare-function rs-smtpmail--warn "rs-smtpmail-engine")
+
+;;;; Internal variables
+
+(defvar rs-smtpmail--adopting nil
+  "Non-nil while the queue is being adopted.")
+
+(defconst rs-smtpmail--stored-variables
+  '((smtpmail-recipient-address-list . rs-smtpmail--string-list-p)
+    (smtpmail-smtp-server . stringp)
+    (smtpmail-stream-type . symbolp)
+    (smtpmail-smtp-service . rs-smtpmail--service-p)
+    (smtpmail-smtp-user . rs-smtpmail--string-or-nil-p))
+  "Variables that smtpmail stores with a message, and tests for their values.")
+
+(defconst rs-smtpmail--queue-file-name
+  "\\`[0-9]+-[0-9]+-[0-9]+_[0-9]+.[0-9]+.[0-9]+_[0-9]+\\'"
+  "Regexp for the names that smtpmail gives to queued messages.")
+
+;;;; The files of the queue
+
+(defun rs-smtpmail--index-file ()
+  "Return the name of the index of smtpmail's queue."
+  (expand-file-name smtpmail-queue-index-file smtpmail-queue-dir))
+
+(defun rs-smtpmail--index-lines ()
+  "Return the lines of the index, as they are."
+  (let ((index (rs-smtpmail--index-file)))
+    (when (file-exists-p index)
+      (with-temp-buffer
+        (set-buffer-multibyte nil)
+        (insert-file-contents-literally index)
+        (split-string (buffer-string) "[\r\n]+" t)))))
+
+(defun rs-smtpmail--index-line-file (line)
+  "Return the name of the file that LINE, of the index, is about."
+  (let* ((name (expand-file-name (decode-coding-string line 'undecided)
+                                 smtpmail-queue-dir))
+         (moved (expand-file-name (file-name-nondirectory name)
+                                  smtpmail-queue-dir)))
+    ;; The directory may have been moved with all that is in it.
+    (if (or (file-exists-p name) (not (file-exists-p moved)))
+        name
+      moved)))
+
+(defun rs-smtpmail--queued-files ()
+  "Return the names of the messages in smtpmail's queue, in their order."
+  (let ((indexed (seq-filter #'file-exists-p
+                             (mapcar #'rs-smtpmail--index-line-file
+                                     (rs-smtpmail--index-lines)))))
+    (delete-dups
+     (append indexed
+             (seq-filter #'rs-smtpmail--stray-message-p
+                         (directory-files smtpmail-queue-dir t "\\`[^.#]"))))))
+
+(defun rs-smtpmail--stray-message-p (file)
+  "Return non-nil if FILE seems to be a queued message, in the index or not."
+  (and (file-regular-p file)
+       (not (string-suffix-p ".el" file))
+       (not (string-suffix-p "~" file))
+       (not (equal file (rs-smtpmail--index-file)))
+       (or (file-exists-p (concat file ".el"))
+           ;; Without recipients: reported, unless it is just being written.
+           (and (string-match-p rs-smtpmail--queue-file-name
+                                (file-name-nondirectory file))
+                (time-less-p 60 (time-since
+                                 (file-attribute-modification-time
+                                  (file-attributes file))))))))
+
+(defun rs-smtpmail--tidy-index ()
+  "Take the lines without a message out of the index, in one step."
+  (let* ((index (rs-smtpmail--index-file))
+         (lines (rs-smtpmail--index-lines))
+         kept)
+    (dolist (line lines)
+      (let* ((file (rs-smtpmail--index-line-file line))
+             (leftover (concat file ".el")))
+        (cond ((file-exists-p file) (push line kept))
+              ((and (file-exists-p leftover)
+                    (ignore-errors (rs-smtpmail--stored-values leftover)))
+               (delete-file leftover)))))
+    (setq kept (nreverse kept))
+    (unless (equal lines kept)
+      (let ((new (make-temp-file (concat index "."))))
+        (with-file-modes (file-modes index)
+          (let ((coding-system-for-write 'no-conversion))
+            (write-region (mapconcat (lambda (line) (concat line "\n")) kept "")
+                          nil new nil 'silent)))
+        (set-file-modes new (file-modes index))
+        (rename-file new index t)))))
+
+(defun rs-smtpmail--call-with-queue-locked (function)
+  "Call FUNCTION while no other Emacs adopts smtpmail's queue.
+The lock is Emacs's own for the index, which does not outlive its owner."
+  (when rs-smtpmail--adopting
+    (user-error "The queue is being sent already"))
+  (let ((index (rs-smtpmail--index-file))
+        (create-lockfiles t)
+        (rs-smtpmail--adopting t))
+    (cl-letf (((symbol-function 'ask-user-about-lock)
+               (lambda (_file owner)
+                 (user-error "The queue is being sent by another Emacs: %s" owner))))
+      (lock-file index))
+    (unwind-protect
+        (funcall function)
+      (unlock-file index))))
+
+;;;; One queued message
+
+(defun rs-smtpmail--string-list-p (value)
+  "Whether VALUE is a list of strings."
+  (and (proper-list-p value) (seq-every-p #'stringp value)))
+
+(defun rs-smtpmail--string-or-nil-p (value)
+  "Whether VALUE is a string or nil."
+  (or (null value) (stringp value)))
+
+(defun rs-smtpmail--service-p (value)
+  "Whether VALUE is a port number or the name of a service."
+  (or (natnump value) (stringp value)))
+
+(defun rs-smtpmail--stored-values (file)
+  "Return an alist of the variables in FILE, a queued message's .el file.
+Nothing is evaluated."
+  (let ((form (with-temp-buffer
+                (let ((coding-system-for-read 'utf-8))
+                  (insert-file-contents file))
+                (read (current-buffer)))))
+    (unless (and (proper-list-p form) (eq (car form) 'setq))
+      (error "%s holds something else than `setq'" file))
+    (cl-loop for (variable value) on (cdr form) by #'cddr
+             for test = (alist-get variable rs-smtpmail--stored-variables)
+             ;; Written quoted by some versions.
+             for plain = (pcase value (`',quoted quoted) (_ value))
+             ;; No server was known when the message was queued.
+             unless (and (eq variable 'smtpmail-smtp-server) (null plain))
+             when test
+             if (funcall test plain) collect (cons variable plain)
+             else do (error "%s gives a strange value to %s" file variable))))
+
+(defun rs-smtpmail--adopt (file)
+  "Move the queued message FILE into the spool; return its new id."
+  (let* ((elisp (concat file ".el"))
+         (values (if (file-exists-p elisp)
+                     (rs-smtpmail--stored-values elisp)
+                   (error "%s is missing, which tells the recipients" elisp)))
+         (recipients (alist-get 'smtpmail-recipient-address-list values)))
+    (unless recipients
+      (error "%s names no recipients" elisp))
+    (unless (file-writable-p (file-name-directory file))
+      (error "%s could not be removed after sending" file))
+    (prog1 (cl-progv (mapcar #'car values) (mapcar #'cdr values)
+             (with-temp-buffer
+               (set-buffer-multibyte nil)
+               (insert-file-contents-literally file)
+               (let ((smtpmail-mail-address nil))
+                 (rs-smtp-send (buffer-string)
+                               (rs-smtpmail--envelope-sender (current-buffer))
+                               (rs-smtpmail--qualified recipients)
+                               (rs-smtpmail--server)))))
+      (condition-case err
+          (progn (delete-file file)
+                 (delete-file elisp))
+        (error
+         (error "It is being sent, but not removed; delete it yourself, \
+or it is sent again: %s"
+                (error-message-string err)))))))
+
+(defun rs-smtpmail--adopt-queue ()
+  "Move the messages in smtpmail's queue into the spool.
+Return a list of their ids, and a list of texts about those that could
+not be moved."
+  (let (ids problems)
+    (when (file-directory-p smtpmail-queue-dir)
+      (rs-smtpmail--call-with-queue-locked
+       (lambda ()
+         (let ((files (rs-smtpmail--queued-files)))
+           (when (and files (not smtpmail-smtp-server))
+             (smtpmail-query-smtp-server))
+           (dolist (file files)
+             (condition-case err
+                 (push (rs-smtpmail--adopt file) ids)
+               (error (push (format "%s: %s" file (error-message-string err))
+                            problems)))))
+         (rs-smtpmail--tidy-index))))
+    (list (nreverse ids) (nreverse problems))))
+
+;;;; Commands
+
+;;;###autoload
+(defun rs-smtpmail-send-queued-mail ()
+  "Send what waits in smtpmail's queue and in the spool, now.
+Messages in `smtpmail-queue-dir' are moved into the spool first.  What was
+refused, is on hold, or may have been delivered already, is left alone."
+  (interactive)
+  (pcase-let* ((`(,ids ,problems) (rs-smtpmail--adopt-queue))
+               (_ (rs-smtp-queue-flush))
+               (waiting (delete-dups
+                         (append ids (rs-smtpmail--ids-in-state 'pending 'sending)))))
+    (setq rs-smtpmail--resumed t)
+    (if (rs-smtpmail--synchronous-p)
+        (rs-smtpmail--report-flush (rs-smtpmail--wait waiting) problems)
+      (dolist (problem problems)
+        (rs-smtpmail--warn :error "Queued message not sent: %s" problem))
+      (message (ngettext "Sending %d message" "Sending %d messages" (length waiting))
+               (length waiting)))))
+
+(defun rs-smtpmail--ids-in-state (&rest states)
+  "Return the ids of the spool's entries whose state is one of STATES."
+  (delq nil (mapcar (lambda (entry)
+                      (and (memq (plist-get entry :state) states)
+                           (plist-get entry :id)))
+                    (rs-smtp-queue-list))))
+
+(defun rs-smtpmail--report-flush (events problems)
+  "Signal an error if one of EVENTS is a failure, or if there are PROBLEMS."
+  (let ((failures (seq-remove (lambda (event) (eq (plist-get event :event) 'sent))
+                              events)))
+    (when (or failures problems)
+      (error "Sending failed for %d of %d queued messages:\n%s"
+             (+ (length failures) (length problems))
+             (+ (length events) (length problems))
+             (mapconcat #'identity
+                        (append problems
+                                (mapcar (lambda (event)
+                                          (concat (rs-smtpmail--summary
+                                                   (plist-get event :entry))
+                                                  ": "
+                                                  (rs-smtpmail--explanation event)))
+                                        failures))
+                        "\n")))))
+
+;;;###autoload
+(defun rs-smtpmail-resume ()
+  "Take up what an earlier Emacs left in the spool, each message at its time."
+  (interactive)
+  (let ((count (rs-smtp-queue-resume)))
+    (setq rs-smtpmail--resumed t)
+    (when (or (> count 0) (called-interactively-p 'interactive))
+      (message (ngettext "%d message waits in the spool, and is being sent"
+                         "%d messages wait in the spool, and are being sent"
+                         count)
+               count))))
+
+(defun rs-smtpmail--read-entry (prompt)
+  "Ask with PROMPT for a message in the spool; return its id."
+  (let ((choices (mapcar (lambda (entry)
+                           (cons (format "%s: %s, %s"
+                                         (plist-get entry :id)
+                                         (plist-get entry :state)
+                                         (rs-smtpmail--summary entry))
+                                 (plist-get entry :id)))
+                         (rs-smtp-queue-list))))
+    (unless choices
+      (user-error "There is no message in the spool"))
+    (cdr (assoc (completing-read prompt choices nil t nil nil (caar choices))
+                choices))))
+
+;;;###autoload
+(defun rs-smtpmail-retry (id)
+  "Try again to send message ID, be it refused, on hold or waiting."
+  (interactive (list (rs-smtpmail--read-entry "Send again: ")))
+  (rs-smtp-queue-retry id))
+
+;;;###autoload
+(defun rs-smtpmail-remove (id)
+  "Give up message ID: delete it from the spool."
+  (interactive (list (rs-smtpmail--read-entry "Delete from the spool: ")))
+  (when (or noninteractive
+            (yes-or-no-p (format "Delete the message to %s for good? "
+                                 (rs-smtpmail--addresses (rs-smtp-queue-list id)))))
+    (rs-smtp-queue-remove id)))
+
+(provide 'rs-smtpmail-queue)
+
+;;; rs-smtpmail-queue.el ends here

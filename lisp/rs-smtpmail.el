@@ -1,0 +1,412 @@
+;;; rs-smtpmail.el --- Send mail without waiting, by a native SMTP module  -*- lexical-binding: t -*-
+
+;; Copyright (C) 2025 The rs-smtpmail authors
+
+;; Author: The rs-smtpmail authors
+;; Maintainer: The rs-smtpmail authors
+;; Version: 0.1.0
+;; Package-Requires: ((emacs "28.1"))
+;; Keywords: mail
+;; URL: https://github.com/rs-smtpmail/rs-smtpmail
+
+;; This program is free software: you can redistribute it and/or modify
+;; it under the terms of the GNU General Public License as published by
+;; the Free Software Foundation, either version 3 of the License, or
+;; (at your option) any later version.
+
+;; This program is distributed in the hope that it will be useful,
+;; but WITHOUT ANY WARRANTY; without even the implied warranty of
+;; MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+;; GNU General Public License for more details.
+
+;; You should have received a copy of the GNU General Public License
+;; along with this program.  If not, see <https://www.gnu.org/licenses/>.
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Commentary:
+
+;; Delivers mail where smtpmail would, by a dynamic module: the message is
+;; put in a spool on disk, Emacs goes on at once, and native threads talk to
+;; the server.  Every `smtpmail-*' option keeps its meaning.
+;;
+;; Either route everything that uses smtpmail through the module:
+;;
+;;     (rs-smtpmail-mode 1)
+;;
+;; or name it where mail is sent:
+;;
+;;     (setq send-mail-function #'rs-smtpmail-send-it
+;;           message-send-mail-function #'rs-smtpmail-send-it)
+;;
+;; Other packages can hand over messages with `rs-smtp-send'.
+;;
+;; Preparing the header stays smtpmail's work: `smtpmail-send-it' runs as it
+;; is, and two of the functions that it calls are advised, the one that finds
+;; the recipients and the one that talks to the server.
+
+;;; Code:
+
+(eval-when-compile (require 'cl-lib))
+
+(defvar smtpmail-address-buffer)
+(defvar smtpmail-recipient-address-list)
+(defvar smtpmail-smtp-server)
+
+(declare-function rs-smtpmail--check-header "rs-smtpmail-message")
+(declare-function rs-smtpmail--envelope-sender "rs-smtpmail-message")
+(declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
+(declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
+(declare-function rs-smtpmail--qualified "rs-smtpmail-message")
+(declare-function rs-smtpmail--recipients-between "rs-smtpmail-message")
+(declare-function rs-smtpmail--server "rs-smtpmail-message")
+(declare-function rs-smtpmail--wait-for-one "rs-smtpmail-engine")
+(declare-function rs-smtpmail--wire-bytes "rs-smtpmail-message")
+(declare-function smtpmail-query-smtp-server "smtpmail")
+
+(defconst rs-smtpmail-version "0.1.0"
+  "The version of this package, and of the native module that it needs.")
+
+;;;; Customization
+
+(defgroup rs-smtpmail nil
+  "Sending mail by a native SMTP module."
+  :group 'mail
+  :prefix "rs-smtpmail-")
+
+(defcustom rs-smtpmail-spool-directory
+  (locate-user-emacs-file "rs-smtpmail/")
+  "Directory in which messages are kept until they are sent.
+It is created, for you alone, when it is first needed.  A change takes
+effect when Emacs is started again."
+  :type 'directory
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-synchronous 'batch
+  "Whether sending waits until the server has answered.
+Then a failure is signalled to the caller, as smtpmail does."
+  :type '(choice (const :tag "In batch Emacs only" batch)
+                 (const :tag "Always" t)
+                 (const :tag "Never" nil))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-unconfirmed 'ask
+  "What to do with a message that the server may or may not have taken.
+That is one whose connection broke between its last byte and the
+server's reply."
+  :type '(choice (const :tag "Keep it until I decide" ask)
+                 (const :tag "Send it again" retry))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-sent-functions nil
+  "Functions to call when a message has been sent to all its recipients.
+Each gets one argument, the message's entry, a property list as
+`rs-smtp-queue-list' returns it."
+  :type 'hook
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-failed-functions nil
+  "Functions to call when a message can't be sent without the user.
+Each gets one argument, the message's entry, a property list as
+`rs-smtp-queue-list' returns it.  Its `:state' is `failed', `unconfirmed'
+or `needs-user'.  Transient trouble, after which sending is tried again,
+calls none of them."
+  :type 'hook
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-allow-cleartext-auth nil
+  "Host names of servers that may get a password over an unencrypted line.
+This machine may always."
+  :type '(repeat (string :tag "Host name"))
+  :risky t
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-max-connections 2
+  "How many connections to one server may be open at the same time."
+  :type 'natnum
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-idle-timeout 5
+  "Seconds for which a connection is kept open for the next message."
+  :type 'number
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-connect-timeout nil
+  "Seconds to wait for a connection, or nil for the default."
+  :type '(choice (const :tag "Default" nil) number)
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-reply-timeout nil
+  "Seconds to wait for a reply of the server, or nil for the default.
+The default, as RFC 5321 recommends, is several minutes."
+  :type '(choice (const :tag "Default" nil) number)
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+;;;; Native functions
+
+;; The first call of one of these finds and maps the module.  They return at
+;; once, and their errors are signalled as `rs-smtp-error'.
+
+;;;###autoload
+(autoload 'rs-smtp-send "rs-smtpmail-native"
+  "Accept MESSAGE for sending in the background; return its id.
+See also `rs-smtp-queue-list'.
+
+\(fn MESSAGE SENDER RECIPIENTS SERVER &optional CALLBACK)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-list "rs-smtpmail-native"
+  "Return the messages in the spool, a list of plists, oldest first.
+See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
+
+\(fn &optional ID)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-resume "rs-smtpmail-native"
+  "Schedule what an earlier Emacs left; return the number of entries.\n\n(fn)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-flush "rs-smtpmail-native"
+  "Try everything that waits now; return the number of entries.\n\n(fn)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-retry "rs-smtpmail-native"
+  "Try entry ID now, whatever its state.\n\n(fn ID)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-hold "rs-smtpmail-native"
+  "Keep entry ID from being sent if HOLD is non-nil, else release it.\n\n(fn ID HOLD)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-remove "rs-smtpmail-native"
+  "Delete entry ID and its message.\n\n(fn ID)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-message "rs-smtpmail-native"
+  "Return the message of entry ID, a unibyte string with CRLF line ends.\n\n(fn ID)")
+
+;;;###autoload
+(autoload 'rs-smtp-cancel "rs-smtpmail-native"
+  "Stop sending entry ID and hold it; nil if the server has it already.\n\n(fn ID)")
+
+;;;###autoload
+(autoload 'rs-smtp-parse-addresses "rs-smtpmail-native"
+  "Return the addresses in TEXT, the value of the header field FIELD.\n\n(fn TEXT &optional FIELD)")
+
+;;;###autoload
+(autoload 'rs-smtp-version "rs-smtpmail-native"
+  "Return the version of the native module.\n\n(fn)")
+
+;;;; Internal variables
+
+(defvar rs-smtpmail-mode)
+
+(defvar rs-smtpmail--calls 0
+  "How many calls of `rs-smtpmail-send-it' are under way.")
+
+(defvar rs-smtpmail--recipients nil
+  "Recipients of the message under way, found before anything was done.")
+
+(defvar rs-smtpmail--resumed nil
+  "Whether what an earlier Emacs left has been taken up.")
+
+(defvar rs-smtpmail--spool-timer nil
+  "Timer of `rs-smtpmail-mode' that looks into the spool.")
+
+(defconst rs-smtpmail--options
+  '(rs-smtpmail-synchronous
+    smtpmail-code-conv-from smtpmail-local-domain smtpmail-mail-address
+    smtpmail-queue-dir smtpmail-queue-index-file smtpmail-queue-mail
+    smtpmail-sendto-domain smtpmail-servers-requiring-authorization
+    smtpmail-smtp-server smtpmail-smtp-service smtpmail-smtp-user
+    smtpmail-store-queue-variables smtpmail-stream-type)
+  "Options that may be local to the mail buffer.")
+
+(defconst rs-smtpmail--advice
+  '((smtpmail-send-it . rs-smtpmail--around-send-it)
+    (smtpmail-deduce-address-list . rs-smtpmail--around-deduce)
+    (smtpmail-via-smtp . rs-smtpmail--around-via-smtp)
+    (smtpmail-send-queued-mail . rs-smtpmail--around-send-queued-mail))
+  "Functions of smtpmail and our advice around them.")
+
+;;;; Taking over from smtpmail
+
+(defun rs-smtpmail--advise ()
+  "Advise smtpmail's functions, inside of everybody else's advice."
+  (pcase-dolist (`(,function . ,advice) rs-smtpmail--advice)
+    (advice-add function :around advice '((depth . 100)))))
+
+(defun rs-smtpmail--unadvise ()
+  "Remove our advice, unless something still needs it."
+  (unless (or rs-smtpmail-mode (> rs-smtpmail--calls 0))
+    (pcase-dolist (`(,function . ,advice) rs-smtpmail--advice)
+      (advice-remove function advice))))
+
+(defun rs-smtpmail--routing-p ()
+  "Return non-nil if the module takes over what smtpmail is asked to do."
+  (or rs-smtpmail-mode (> rs-smtpmail--calls 0)))
+
+(defun rs-smtpmail--around-send-it (original)
+  "Check the mail before ORIGINAL, `smtpmail-send-it', touches anything."
+  (if (not (rs-smtpmail--routing-p))
+      (funcall original)
+    (require 'rs-smtpmail-message)
+    (rs-smtpmail--check-header)
+    (let ((rs-smtpmail--recipients (rs-smtpmail--mail-recipients)))
+      (unless rs-smtpmail--recipients
+        (user-error "Sending failed: no recipients in To, Cc or Bcc"))
+      (rs-smtpmail--with-buffer-options original))))
+
+(defun rs-smtpmail--with-buffer-options (function)
+  "Call FUNCTION with the options local to this buffer in force everywhere.
+For smtpmail reads most of them in a temporary buffer."
+  (let* ((buffer (current-buffer))
+         (options (seq-filter #'local-variable-p rs-smtpmail--options))
+         (values (mapcar #'symbol-value options)))
+    (unwind-protect
+        (progn
+          (mapc #'kill-local-variable options)
+          (cl-progv options values
+            (funcall function)))
+      (when (buffer-live-p buffer)
+        (with-current-buffer buffer
+          ;; Emacs remarks on options that our caller has let-bound.
+          (let ((inhibit-message t)
+                (message-log-max nil))
+            (cl-mapc (lambda (option value)
+                       (set (make-local-variable option) value))
+                     options values)))))))
+
+(defun rs-smtpmail--around-deduce (original buffer start end)
+  "Return the recipients between START and END in BUFFER, or call ORIGINAL."
+  (if (not (rs-smtpmail--routing-p))
+      (funcall original buffer start end)
+    (let (done)
+      (unwind-protect
+          (prog1 (setq smtpmail-recipient-address-list
+                       (or rs-smtpmail--recipients
+                           (with-current-buffer buffer
+                             (rs-smtpmail--recipients-between start end))))
+            (setq done t))
+        (unless done
+          ;; Our caller would kill it after a normal return only.
+          (kill-buffer smtpmail-address-buffer))))))
+
+(defun rs-smtpmail--around-via-smtp (original recipients buffer &rest arguments)
+  "Hand the message in BUFFER for RECIPIENTS to the module.
+Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
+  (if (not (rs-smtpmail--routing-p))
+      (apply original recipients buffer arguments)
+    (require 'rs-smtpmail-message)
+    (unless smtpmail-smtp-server
+      (smtpmail-query-smtp-server))
+    (let ((id (rs-smtp-send (rs-smtpmail--wire-bytes buffer)
+                            (rs-smtpmail--envelope-sender buffer)
+                            (rs-smtpmail--qualified recipients)
+                            (rs-smtpmail--server))))
+      (unless rs-smtpmail--resumed
+        (setq rs-smtpmail--resumed t)
+        ;; This message is accepted, whatever is wrong with others.
+        (rs-smtpmail--guarded "resuming" #'rs-smtp-queue-resume))
+      (when (rs-smtpmail--synchronous-p)
+        ;; What else is sent while we wait is not this message.
+        (let ((rs-smtpmail--recipients nil)
+              (rs-smtpmail--calls 0))
+          (rs-smtpmail--wait-for-one id)))
+      ;; What smtpmail takes for success.
+      nil)))
+
+(defun rs-smtpmail--around-send-queued-mail (original)
+  "Send queued mail our way, or by ORIGINAL if `rs-smtpmail-mode' is off."
+  (if rs-smtpmail-mode
+      (rs-smtpmail-send-queued-mail)
+    (funcall original)))
+
+(defun rs-smtpmail--synchronous-p ()
+  "Whether to wait for the server's answer; see `rs-smtpmail-synchronous'."
+  (if (eq rs-smtpmail-synchronous 'batch)
+      noninteractive
+    rs-smtpmail-synchronous))
+
+;;;; Commands
+
+;;;###autoload
+(defun rs-smtpmail-send-it ()
+  "Send the mail in the current buffer.
+This is for `send-mail-function' and `message-send-mail-function'.  The
+mail is safely in the spool when this returns; the outcome is told later,
+unless `rs-smtpmail-synchronous' says otherwise."
+  (require 'smtpmail)
+  (unwind-protect
+      (let ((rs-smtpmail--calls (1+ rs-smtpmail--calls)))
+        (rs-smtpmail--advise)
+        (smtpmail-send-it))
+    (rs-smtpmail--unadvise)))
+
+;;;###autoload
+(autoload 'rs-smtpmail-send-queued-mail "rs-smtpmail-queue"
+  "Send what waits in smtpmail's queue and in the spool." t)
+
+;;;###autoload
+(autoload 'rs-smtpmail-resume "rs-smtpmail-queue"
+  "Take up what an earlier Emacs left in the spool." t)
+
+;;;###autoload
+(autoload 'rs-smtpmail-retry "rs-smtpmail-queue"
+  "Try again to send a message that waits or failed." t)
+
+;;;###autoload
+(autoload 'rs-smtpmail-remove "rs-smtpmail-queue"
+  "Give up a message in the spool and delete it." t)
+
+;;;###autoload
+(autoload 'rs-smtpmail-compile-module "rs-smtpmail-build"
+  "Build the native module from its sources." t)
+
+;;;; Mode
+
+(defun rs-smtpmail--look-into-spool ()
+  "Take up what an earlier Emacs left, without the module if it left nothing."
+  (let ((queue (expand-file-name "queue" rs-smtpmail-spool-directory)))
+    (when (and (not rs-smtpmail--resumed)
+               (file-accessible-directory-p queue)
+               (directory-files queue nil "\\`[^.]" t 1))
+      (condition-case err
+          (rs-smtpmail-resume)
+        (error (display-warning
+                'rs-smtpmail
+                (format "Mail waits in %s: %s"
+                        rs-smtpmail-spool-directory
+                        (error-message-string err))))))))
+
+;;;###autoload
+(define-minor-mode rs-smtpmail-mode
+  "Send by the native module what would be sent by smtpmail.
+This covers everything that calls `smtpmail-send-it',
+`smtpmail-via-smtp' or `smtpmail-send-queued-mail'.  Mail that an
+earlier Emacs left in the spool is taken up when Emacs is idle."
+  :global t
+  :group 'rs-smtpmail
+  (when rs-smtpmail--spool-timer
+    (cancel-timer rs-smtpmail--spool-timer)
+    (setq rs-smtpmail--spool-timer nil))
+  (cond
+   (rs-smtpmail-mode
+    (rs-smtpmail--advise)
+    (setq rs-smtpmail--spool-timer
+          (run-with-idle-timer 2 nil #'rs-smtpmail--look-into-spool)))
+   (t (rs-smtpmail--unadvise))))
+
+(provide 'rs-smtpmail)
+
+;;; rs-smtpmail.el ends here

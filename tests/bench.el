@@ -1,0 +1,176 @@
+;;; bench.el --- This package beside its peers, same server, same run  -*- lexical-binding: t; -*-
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Commentary:
+
+;; `make bench' prints one table: how long Emacs is blocked by sending one
+;; message, and how long a queue of messages takes, for this package, for
+;; smtpmail and for msmtp.  The server is the bundled one, with STARTTLS and
+;; AUTH, behind a relay that adds a round-trip time.
+
+;;; Code:
+
+(load (expand-file-name "sink" (file-name-directory load-file-name)) nil t)
+(require 'auth-source)
+(require 'gnutls)
+(require 'rs-smtpmail)
+(require 'smtpmail)
+(require 'nsm)
+(require 'cl-lib)
+
+(defvar bench-directory
+  (file-name-as-directory (make-temp-file "rs-smtpmail-bench" t)))
+(defvar bench-ca (expand-file-name "ca.pem" bench-directory))
+(defvar bench-done 0 "Messages the module has reported on.")
+(defvar bench-rows nil)
+
+(defun bench-stop (server)
+  "End SERVER."
+  (process-send-eof server)
+  (sink-wait "the server's end" (lambda () (not (process-live-p server)))))
+
+(defun bench-message (octets)
+  "Return a message with a body of OCTETS."
+  (concat "From: me@example.org\nTo: you@example.com\nSubject: bench\n"
+          mail-header-separator "\n"
+          (let ((line (concat (make-string 71 ?x) "\n")))
+            (apply #'concat (make-list (/ octets 72) line)))))
+
+(defun bench-median (numbers)
+  "Return the median of NUMBERS."
+  (nth (/ (length numbers) 2) (sort (copy-sequence numbers) #'<)))
+
+(defmacro bench-seconds (&rest body)
+  "Return the seconds that BODY takes."
+  `(let ((start (float-time)))
+     ,@body
+     (- (float-time) start)))
+
+(defun bench-row (what ours smtpmail msmtp unit)
+  "Add a row on WHAT: the numbers OURS, SMTPMAIL and MSMTP in UNIT."
+  (let ((cell (lambda (number)
+                (cond ((null number) "-")
+                      ((integerp number) (format "%d %s" number unit))
+                      (t (format (if (< number 10) "%.2f %s" "%.0f %s")
+                                 number unit))))))
+    (push (list what (funcall cell ours) (funcall cell smtpmail) (funcall cell msmtp)
+                (if smtpmail (format "%.0f x" (/ (float smtpmail) ours)) "-"))
+          bench-rows)
+    (message "%s" (mapconcat #'identity (car bench-rows) " | "))))
+
+(defun bench-with-server (rtt function)
+  "Call FUNCTION with the options set for a server RTT milliseconds away."
+  (let* ((statistics (expand-file-name "stats.json" bench-directory))
+         (server (apply #'sink-start
+                        `("--tls" "starttls" "--ca" ,bench-ca "--discard"
+                          "--require-auth" "--stats" ,statistics
+                          ,@(and (> rtt 0) `("--rtt-ms" ,(number-to-string rtt))))))
+         (smtpmail-smtp-server "localhost")
+         (smtpmail-smtp-service (sink-port server))
+         (smtpmail-stream-type 'starttls)
+         (auth-source-do-cache t)
+         (gnutls-trustfiles (list bench-ca))
+         (network-security-level 'low)
+         (auth-sources (list (expand-file-name "authinfo" bench-directory))))
+    (with-temp-file (car auth-sources)
+      (insert "machine localhost login user password \"pass word\"\n"))
+    (with-temp-file (expand-file-name "msmtprc" bench-directory)
+      (insert (format "account default\nhost localhost\nport %d\nfrom me@example.org
+tls on\ntls_starttls on\ntls_trust_file %s\nauth plain\nuser user
+password \"pass word\"\n" (sink-port server) bench-ca)))
+    (set-file-modes (expand-file-name "msmtprc" bench-directory) #o600)
+    (unwind-protect
+        (funcall function)
+      (bench-stop server))))
+
+(defun bench-send (function text)
+  "Return the seconds for which FUNCTION, sending TEXT, blocks Emacs."
+  (with-temp-buffer
+    (insert text)
+    (let ((inhibit-message t))
+      (garbage-collect)
+      (bench-seconds (funcall function)))))
+
+(defun bench-msmtp (text)
+  "Return the seconds that msmtp takes to send TEXT."
+  (with-temp-buffer
+    (insert (string-replace (concat mail-header-separator "\n") "\n" text))
+    (bench-seconds
+     (unless (eq 0 (call-process-region
+                    (point-min) (point-max) "msmtp" t t nil "-C"
+                    (expand-file-name "msmtprc" bench-directory) "you@example.com"))
+       (error "Failed: msmtp: %s" (buffer-string))))))
+
+(defun bench-wait (number)
+  "Wait until NUMBER messages of the module have been sent."
+  (sink-wait "delivery" (lambda () (>= bench-done number)))
+  (setq bench-done 0))
+
+(defun bench-blocking (octets rtt times peer-times)
+  "Add rows for TIMES messages of OCTETS at RTT; PEER-TIMES for the peers."
+  (bench-with-server
+   rtt
+   (lambda ()
+     (let* ((text (bench-message octets))
+            (ours (cl-loop repeat times
+                           collect (prog1 (bench-send #'rs-smtpmail-send-it text)
+                                     (bench-wait 1))))
+            (theirs (cl-loop repeat peer-times
+                             collect (bench-send #'smtpmail-send-it text)))
+            (msmtp (cl-loop repeat peer-times collect (bench-msmtp text))))
+       (bench-row (format "Emacs blocked, %s at %d ms round trip"
+                          (file-size-human-readable octets 'si) rtt)
+                  (* 1000 (bench-median ours))
+                  (* 1000 (bench-median theirs))
+                  (* 1000 (bench-median msmtp)) "ms")))))
+
+(defun bench-queue (number peer-number rtt)
+  "Add a row for a queue of NUMBER messages at RTT; PEER-NUMBER for the peers."
+  (bench-with-server
+   rtt
+   (lambda ()
+     (let* ((text (bench-message 3000))
+            (smtpmail-queue-dir (expand-file-name "queue/" bench-directory))
+            (fill (lambda (number)
+                    (let ((smtpmail-queue-mail t)
+                          (inhibit-message t))
+                      (dotimes (_ number)
+                        (bench-send #'smtpmail-send-it text)))))
+            ours theirs msmtp)
+       (funcall fill number)
+       (setq ours (bench-seconds
+                   (rs-smtpmail-send-queued-mail)
+                   (bench-wait number)))
+       (funcall fill peer-number)
+       (setq theirs (bench-seconds
+                     (let ((inhibit-message t)) (smtpmail-send-queued-mail))))
+       (setq msmtp (bench-seconds
+                    (dotimes (_ peer-number) (bench-msmtp text))))
+       (bench-row (format "a queue of 3 kB messages at %d ms, per message" rtt)
+                  (* 1000 (/ ours number))
+                  (* 1000 (/ theirs peer-number))
+                  (* 1000 (/ msmtp peer-number)) "ms")))))
+
+(let ((rs-smtpmail-synchronous nil)
+      (rs-smtpmail-spool-directory (expand-file-name "spool" bench-directory))
+      (rs-smtpmail-sent-functions (list (lambda (_) (setq bench-done (1+ bench-done)))))
+      (rs-smtpmail-failed-functions
+       (list (lambda (entry) (error "Not sent: %s" (plist-get entry :error)))))
+      (user-mail-address "me@example.org"))
+  (unwind-protect
+      (progn
+        (bench-blocking 3000 0 31 7)
+        (bench-blocking 3000 50 15 5)
+        (bench-blocking 1000000 0 9 3)
+        (bench-blocking 25000000 0 5 2)
+        (bench-queue 100 10 50)
+        (message "\n| %-50s | %10s | %10s | %10s | %8s |"
+                 "what" "this" "smtpmail" "msmtp" "ratio")
+        (message "|%s|" (mapconcat (lambda (width) (make-string (+ width 2) ?-))
+                                   '(50 10 10 10 8) "+"))
+        (dolist (row (nreverse bench-rows))
+          (message "%s" (apply #'format "| %-50s | %10s | %10s | %10s | %8s |" row))))
+    (delete-directory bench-directory t)))
+
+;;; bench.el ends here

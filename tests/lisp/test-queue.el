@@ -1,0 +1,246 @@
+;;; test-queue.el --- smtpmail's queue and the spool  -*- lexical-binding: t; -*-
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Code:
+
+(require 'helper)
+(require 'rs-smtpmail-queue)
+
+(defun test-queue-mail (header &optional body send)
+  "Queue a mail of HEADER and BODY by SEND, default `rs-smtpmail-send-it'."
+  (let ((smtpmail-queue-mail t))
+    (test-send (or send #'rs-smtpmail-send-it) header body)))
+
+(defun test-queue-file (name)
+  "Return the absolute name of the file NAME in the queue."
+  (expand-file-name name smtpmail-queue-dir))
+
+(defun test-queue-files ()
+  "Return the names of the files in the queue, but for the index."
+  (remove "index" (directory-files smtpmail-queue-dir nil "\\`[^.]")))
+
+(defun test-queue-index ()
+  "Return the text of the index."
+  (test-bytes (test-queue-file "index")))
+
+(defun test-queue-write (name elisp message)
+  "Write a queued message NAME with the contents ELISP and MESSAGE."
+  (make-directory smtpmail-queue-dir t)
+  (let ((coding-system-for-write 'utf-8-unix))
+    (when elisp
+      (write-region elisp nil (test-queue-file (concat name ".el")) nil 'silent))
+    (when message
+      (write-region message nil (test-queue-file name) nil 'silent))))
+
+(defun test-queue-write-index (&rest lines)
+  "Make an index of LINES."
+  (write-region (mapconcat (lambda (line) (concat line "\n")) lines "")
+                nil (test-queue-file "index") nil 'silent))
+
+(defun test-flush ()
+  "Send queued mail and wait."
+  (let ((rs-smtpmail-synchronous t)
+        (create-lockfiles nil))
+    (rs-smtpmail-send-queued-mail)))
+
+(defun test-stored-recipients (&rest addresses)
+  "Return what smtpmail stores for ADDRESSES."
+  (format "(setq      smtpmail-recipient-address-list %S\n)\n" addresses))
+
+(ert-deftest test-queue-format-is-smtpmails ()
+  (test-with-server nil
+    (test-queue-mail (test-header "To: Friends: a@x.org, \"b c\"@y.org;"
+                                  "Bcc: secret@z.org")
+                     "Grüße\n")
+    (should (= 0 (test-received-count)))
+    (should (= 2 (length (test-queue-files))))
+    (should-not (rs-smtp-queue-list))
+    (let ((file (test-queue-file (car (test-queue-files)))))
+      (should (equal (test-queue-index) (concat file "\n")))
+      (should (equal (rs-smtpmail--stored-values (concat file ".el"))
+                     '((smtpmail-recipient-address-list
+                        "a@x.org" "\"b c\"@y.org" "secret@z.org"))))
+      (should-not (string-search "z.org" (test-bytes file))))
+    ;; smtpmail itself can send it.
+    (setq test-foreign-connections '(1))
+    (let ((smtpmail-stream-type 'plain)) (smtpmail-send-queued-mail))
+    (should (equal '("a@x.org" "\"b c\"@y.org" "secret@z.org")
+                   (plist-get (test-received 1) :recipients)))))
+
+(ert-deftest test-queue-adoption ()
+  (test-with-server nil
+    (test-queue-mail (test-header "To: a@x.org" "Bcc: b@x.org") "Grüße\n")
+    ;; One that smtpmail has queued.
+    (test-queue-mail (test-header "To: c@x.org" "From: other@example.net") "Zwei\n"
+                     #'smtpmail-send-it)
+    (test-flush)
+    (should (equal '("a@x.org" "b@x.org") (plist-get (test-received 1) :recipients)))
+    (should (string-suffix-p (encode-coding-string "\r\n\r\nGrüße\r\n" 'utf-8)
+                             (plist-get (test-received 1) :bytes)))
+    (should (equal "me@example.org" (plist-get (test-received 1) :sender)))
+    (should (equal "other@example.net" (plist-get (test-received 2) :sender)))
+    (should-not (test-queue-files))
+    (should (equal "" (test-queue-index)))
+    (should-not (rs-smtp-queue-list))
+    (test-flush)
+    (should (= 2 (test-received-count)))))
+
+(ert-deftest test-queue-stored-variables ()
+  "They say where their message goes, and no other."
+  (test-with-server nil
+    (let ((smtpmail-store-queue-variables t))
+      (test-queue-mail (test-header "To: stored@x.org")))
+    (test-queue-mail (test-header "To: plain@x.org"))
+    (let ((queue smtpmail-queue-dir)
+          (first test-mailbox))
+      (test-with-server nil
+        (setq smtpmail-queue-dir queue)
+        (test-flush)
+        (should (equal '("plain@x.org") (plist-get (test-received 1) :recipients)))
+        (let ((test-mailbox first))
+          (should (equal '("stored@x.org")
+                         (plist-get (test-received 1) :recipients))))))))
+
+(defvar test-queue-evaluated nil "Whether something has been evaluated.")
+
+(ert-deftest test-queue-nothing-is-evaluated ()
+  (test-with-server nil
+    (setq test-queue-evaluated nil)
+    (cl-loop for (name elisp) in
+             `(("a" "(setq test-queue-evaluated t)")
+               ("b" "(progn (setq test-queue-evaluated t))")
+               ("c" "(setq smtpmail-recipient-address-list (setq test-queue-evaluated t))")
+               ("d" "(setq smtpmail-recipient-address-list (list \"a@x.org\"))")
+               ("e" "(setq smtpmail-recipient-address-list")
+               ("f" "")
+               ("g" "(setq smtpmail-recipient-address-list nil)")
+               ("h" "(setq smtpmail-recipient-address-list (\"a@x.org\") smtpmail-smtp-server 42)")
+               ("i" "(setq smtpmail-recipient-address-list (\"a@x.org\" . \"b\"))"))
+             do (test-queue-write name elisp "Subject: x\n\nHello\n"))
+    (test-queue-write "z" "(setq smtpmail-recipient-address-list '(\"a@x.org\") \
+test-queue-evaluated t smtpmail-queue-dir \"/\" smtpmail-smtp-server nil)"
+                      "Subject: x\n\nHello\n")
+    (let ((text (test-error #'test-flush)))
+      (should (string-search "9 of 10" text))
+      (dolist (name '("a" "b" "c" "d" "e" "f" "g" "h" "i"))
+        (should (string-search (test-queue-file name) text))))
+    (should-not test-queue-evaluated)
+    (should (= 1 (test-received-count)))
+    (should (= 18 (length (test-queue-files))))))
+
+(ert-deftest test-queue-wedged-index ()
+  (test-with-server nil
+    (test-queue-write "2025-01-01_00:00:00_1" (test-stored-recipients "a@x.org")
+                      "Subject: indexed\n\nHello\n")
+    (test-queue-write "2025-01-01_00!00!00_2" (test-stored-recipients "b@x.org")
+                      "Subject: not indexed\n\nHello\n")
+    ;; Interrupted between two deletions.
+    (test-queue-write "2025-01-01_00:00:00_3" (test-stored-recipients "c@x.org") nil)
+    ;; The directory had another name.
+    (test-queue-write "2025-01-01_00:00:00_4" (test-stored-recipients "d@x.org")
+                      "Subject: moved\n\nHello\n")
+    ;; Somebody else's.
+    (test-queue-write "notes" nil "To do\n")
+    (test-queue-write "init.el" nil "(setq x t)\n")
+    (test-queue-write-index (test-queue-file "2024-01-01_00:00:00_1")
+                            (test-queue-file "2025-01-01_00:00:00_3")
+                            (concat "/old/2025-01-01_00:00:00_4")
+                            ""
+                            (test-queue-file "2025-01-01_00:00:00_1"))
+    (test-flush)
+    (should (equal '("d@x.org") (plist-get (test-received 1) :recipients)))
+    (should (equal '("a@x.org") (plist-get (test-received 2) :recipients)))
+    (should (equal '("b@x.org") (plist-get (test-received 3) :recipients)))
+    (should (equal '("init.el" "notes") (test-queue-files)))
+    (should (equal "" (test-queue-index)))))
+
+(ert-deftest test-queue-bad-entries-stay ()
+  (test-with-server nil
+    (test-queue-write "2025-01-01_00:00:00_1" nil "Subject: no recipients\n\nHello\n")
+    (test-queue-write "2025-01-01_00:00:00_2" (test-stored-recipients "Friends:" "a@x.org")
+                      "Subject: smtpmail's idea of a group\n\nHello\n")
+    (test-queue-write "2025-01-01_00:00:00_3" (test-stored-recipients "b@x.org")
+                      "Subject: good\n\nHello\n")
+    (apply #'test-queue-write-index
+           (mapcar (lambda (number)
+                     (test-queue-file (format "2025-01-01_00:00:00_%d" number)))
+                   '(1 2 3)))
+    (let ((text (test-error #'test-flush)))
+      (should (string-search "2 of 3" text))
+      (should (string-search "00_1.el is missing" text))
+      (should (string-search "Friends:" text)))
+    (should (equal '("b@x.org") (plist-get (test-received 1) :recipients)))
+    (should (= 3 (length (test-queue-files))))
+    (should (equal (test-queue-index)
+                   (concat (test-queue-file "2025-01-01_00:00:00_1") "\n"
+                           (test-queue-file "2025-01-01_00:00:00_2") "\n")))))
+
+(ert-deftest test-queue-asynchronously ()
+  (test-with-server nil
+    (dotimes (number 5)
+      (test-queue-mail (test-header (format "To: a%d@x.org" number))))
+    (test-queue-write "bad" "(setq)" "Subject: x\n\nHello\n")
+    (let ((rs-smtpmail-synchronous nil))
+      (should (= 1 (length (test-with-warnings (rs-smtpmail-send-queued-mail))))))
+    (test-wait-for-state)
+    (should (= 5 (test-received-count)))))
+
+(ert-deftest test-queue-flush-tries-what-waits-in-the-spool ()
+  (test-with-server (test-script '(:stage "mail" :times "once" :reply "451 Later"))
+    (should (string-search "451 Later" (test-error #'test-send-synchronously (test-header))))
+    (should (equal '(pending) (test-states)))
+    (test-flush)
+    (should-not (rs-smtp-queue-list))
+    (should (= 1 (test-received-count)))))
+
+(ert-deftest test-queue-flush-tells-all-failures ()
+  (test-with-server (test-script '(:stage "rcpt" :match "bad" :reply "550 No such user"))
+    (dolist (to '("bad1@x.org" "good@x.org" "bad2@x.org"))
+      (test-queue-mail (test-header (concat "To: " to))))
+    (let ((text (test-error #'test-flush)))
+      (should (string-search "2 of 3" text))
+      (should (string-search "bad1@x.org" text))
+      (should (string-search "bad2@x.org" text)))
+    (should (= 1 (test-received-count)))
+    (should (equal '(failed failed) (test-states)))))
+
+(ert-deftest test-queue-locked-by-another-emacs ()
+  (test-with-server nil
+    (test-queue-mail (test-header))
+    (let ((other (test-emacs
+                  '(progn (let ((create-lockfiles t))
+                            (lock-file (expand-file-name "index" smtpmail-queue-dir)))
+                          (message "locked")
+                          (read-string "")))))
+      (sink-wait "the lock"
+                 (lambda ()
+                   (with-current-buffer (process-buffer other)
+                     (string-search "locked" (buffer-string)))))
+      (should (string-search "another Emacs" (test-error #'test-flush)))
+      (should (= 2 (length (test-queue-files))))
+      ;; No lock outlives its owner.
+      (signal-process other 'SIGKILL)
+      (test-finish other))
+    (test-flush)
+    (should (= 1 (test-received-count)))
+    (should-not (directory-files smtpmail-queue-dir nil "\\`\\.#"))))
+
+(ert-deftest test-queue-without-a-queue ()
+  (test-with-server nil
+    (test-flush)
+    (should-not (file-exists-p smtpmail-queue-dir))))
+
+(ert-deftest test-queue-mode-takes-over-sending-it ()
+  (test-with-server nil
+    (test-queue-mail (test-header))
+    (rs-smtpmail-mode 1)
+    (unwind-protect
+        (let ((rs-smtpmail-synchronous t))
+          (smtpmail-send-queued-mail))
+      (rs-smtpmail-mode -1))
+    (should (= 1 (test-received-count)))))
+
+(provide 'test-queue)
+
+;;; test-queue.el ends here

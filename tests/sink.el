@@ -1,0 +1,65 @@
+;;; sink.el --- The test server as a process of Emacs  -*- lexical-binding: t; -*-
+
+;; SPDX-License-Identifier: GPL-3.0-or-later
+
+;;; Commentary:
+
+;; Starts target/release/examples/smtp-sink for the demo and the benchmark.
+
+;;; Code:
+
+(defconst sink-root
+  (expand-file-name ".." (file-name-directory (or load-file-name buffer-file-name)))
+  "The project's directory.")
+
+(defvar sink-seconds
+  (* 60 (string-to-number (or (getenv "RS_SMTPMAIL_TEST_TIMEOUT_SCALE") "1")))
+  "How long to wait for anything.")
+
+(defun sink-wait (what condition)
+  "Wait until CONDITION, a function, returns non-nil, and return that.
+WHAT is what is waited for."
+  (let ((end (+ (float-time) sink-seconds))
+        value)
+    (while (not (setq value (funcall condition)))
+      (when (> (float-time) end)
+        (error "Waited in vain for %s" what))
+      (accept-process-output nil 0.01))
+    value))
+
+(defun sink-start (&rest arguments)
+  "Start the test server with ARGUMENTS; return its process.
+Its port is the property `port'."
+  (let* ((process-connection-type nil)
+         (process (apply #'start-process "smtp-sink"
+                         (generate-new-buffer " *smtp-sink*")
+                         (expand-file-name "target/release/examples/smtp-sink"
+                                           sink-root)
+                         arguments)))
+    (set-process-query-on-exit-flag process nil)
+    (process-put
+     process 'port
+     (sink-wait "the test server"
+                (lambda ()
+                  (with-current-buffer (process-buffer process)
+                    (goto-char (point-min))
+                    (and (re-search-forward "^listening on [^:]*:\\([0-9]+\\)" nil t)
+                         (string-to-number (match-string 1)))))))
+    process))
+
+(defun sink-port (process)
+  "Return the port that the server PROCESS listens on."
+  (process-get process 'port))
+
+(defun sink-contents (file)
+  "Return the text of FILE, with LF line ends."
+  (with-temp-buffer
+    (insert-file-contents file)
+    (goto-char (point-min))
+    (while (search-forward "\r\n" nil t)
+      (replace-match "\n"))
+    (buffer-string)))
+
+(provide 'sink)
+
+;;; sink.el ends here
