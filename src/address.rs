@@ -87,6 +87,12 @@ impl Path {
     /// Parses one address, given without brackets and comments; `field` names it in
     /// the error. An empty text is an error: see [`Path::null`].
     pub fn parse(text: &str, field: &str) -> Result<Self, AddressError> {
+        if text.chars().any(char::is_control) {
+            return Err(AddressError::Control {
+                field: field.to_owned(),
+                text: text.to_owned(),
+            });
+        }
         let mut paths = parse_address_list(text, field)?;
         match paths.pop() {
             Some(path) if paths.is_empty() => Ok(path),

@@ -13,7 +13,7 @@ set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 build='gcc libc6-dev pkg-config libgpgme-dev emacs-nox'
-test='postfix dovecot-core openssl msmtp curl gnupg elpa-package-lint'
+test='postfix dovecot-core openssl msmtp curl gnupg emacs-el elpa-package-lint'
 
 case ${1-} in
 build)
@@ -49,6 +49,8 @@ is_there() {
     emacs-nox) command -v "${EMACS:-emacs}" ;;
     dovecot-core) command -v dovecot ;;
     gnupg) command -v gpg ;;
+    # check-declare looks functions up in Emacs's sources.
+    emacs-el) ls /usr/share/emacs/*/lisp/mail/smtpmail.el* ;;
     elpa-package-lint) ls -d /usr/share/emacs/site-lisp/elpa/package-lint-* ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
