@@ -397,8 +397,8 @@ pub struct LaneDesk {
     lane: Rc<Lane>,
     number: usize,
     interrupt: Rc<Notify>,
-    /// Messages of the current session that were answered, by whatever answer.
-    pub answered: usize,
+    /// Messages that the current session has delivered.
+    pub delivered: usize,
     /// What the server said that made it need a login.
     pub auth_demand: Option<String>,
 }
@@ -414,7 +414,7 @@ impl LaneDesk {
             lane: Rc::clone(lane),
             number,
             interrupt,
-            answered: 0,
+            delivered: 0,
             auth_demand: None,
         }
     }
@@ -447,7 +447,7 @@ impl Desk for LaneDesk {
     }
 
     fn settle(&mut self, mut job: Job, verdict: Verdict) {
-        self.answered += 1;
+        self.delivered += usize::from(verdict.accepted.is_some());
         for outcome in verdict.outcomes {
             let recipient = &mut job.entry.recipients[outcome.index];
             recipient.state = outcome.state;

@@ -175,13 +175,13 @@ impl Worker {
     async fn run(&mut self, mut session: Session) -> Result<(), Trouble> {
         let report = Report::Up(self.lane.server.clone());
         let _ = self.lane.shared().reports.send(report);
-        self.desk.answered = 0;
+        self.desk.delivered = 0;
         loop {
             match session.run(&mut self.desk).await {
                 Ok(End::Idle) => {}
                 Ok(End::NeedsAuth | End::Closed) => return Ok(()),
                 // A session that got somewhere says nothing against the next one.
-                Err(_) if self.desk.answered > 1 => return Ok(()),
+                Err(_) if self.desk.delivered > 0 => return Ok(()),
                 Err(trouble) => return Err(trouble),
             }
             if !self.wait_for_work(&mut session).await {
