@@ -30,6 +30,9 @@ It names them by their place in this list, which only ever grows.")
 (defvar rs-smtpmail--save-functions (make-hash-table)
   "By request, the functions that save credentials once they have worked.")
 
+(defvar rs-smtpmail--last-user nil
+  "User name that was typed last, offered again if it is refused.")
+
 (defconst rs-smtpmail--prompts
   '((user . "SMTP user name for %h: ")
     (secret . "SMTP password for %u@%h: "))
@@ -151,6 +154,7 @@ The system's own, which are its standard value, the engine knows."
                   (let* ((inhibit-quit nil)
                          (found (rs-smtpmail--prompt event))
                          (save (plist-get found :save-function)))
+                    (setq rs-smtpmail--last-user (plist-get found :user))
                     (when save
                       (puthash (plist-get event :request) save
                                rs-smtpmail--save-functions))
@@ -161,21 +165,21 @@ The system's own, which are its standard value, the engine knows."
 
 (defun rs-smtpmail--prompt (event)
   "Return credentials for EVENT from the user, or from where they are by now."
-  (let ((rejected (plist-get event :rejected))
+  (let ((auth-source-creation-prompts rs-smtpmail--prompts)
+        (rejected (plist-get event :rejected))
         (query (rs-smtpmail--query event)))
     (if (null rejected)
-        (let ((auth-source-creation-prompts rs-smtpmail--prompts))
-          (car (apply #'auth-source-search
-                      :require '(:user :secret) :create t query)))
+        (car (apply #'auth-source-search
+                    :require '(:user :secret) :create t query))
       (auth-source-forget+ :host (plist-get event :host)
                            :port (plist-get event :port))
-      (let ((auth-source-creation-prompts
-             (cons (cons 'secret
-                         (format "Login refused (%s).  %s"
-                                 (string-replace
-                                  "%" "%%" (car (split-string rejected "[\r\n]+")))
-                                 (alist-get 'secret rs-smtpmail--prompts)))
-                   rs-smtpmail--prompts)))
+      (let ((reason (format "Login refused (%s).  "
+                            (string-replace
+                             "%" "%%" (car (split-string rejected "[\r\n]+"))))))
+        (setq auth-source-creation-prompts
+              (mapcar (pcase-lambda (`(,key . ,prompt))
+                        (cons key (concat reason prompt)))
+                      rs-smtpmail--prompts))
         (rs-smtpmail--create query)))))
 
 (defun rs-smtpmail--create (query)
@@ -188,7 +192,11 @@ A search with :create would find just those that have been rejected."
     (if backend
         ;; Creating, too, looks for what is there already.
         (let ((auth-sources nil)
-              (auth-source-do-cache nil))
+              (auth-source-do-cache nil)
+              (auth-source-creation-defaults
+               (append (and rs-smtpmail--last-user
+                            (list (cons 'user rs-smtpmail--last-user)))
+                       auth-source-creation-defaults)))
           (car (apply (slot-value backend 'create-function)
                       :backend backend :create t query)))
       (let ((user (or (plist-get query :user)
@@ -205,7 +213,7 @@ A search with :create would find just those that have been rejected."
     (when save
       (remhash request rs-smtpmail--save-functions)
       (rs-smtpmail--when-user-is-there
-       (lambda ()
+       (lambda (_)
          (let ((inhibit-quit nil))
            (funcall save)))))))
 
@@ -231,21 +239,23 @@ A search with :create would find just those that have been rejected."
 
 (defvar rs-smtpmail--awaited)
 
-(defun rs-smtpmail--user-is-there-p ()
-  "Whether a question now would not take the user by surprise."
+(defun rs-smtpmail--user-is-there-p (seen)
+  "Whether a question now would not take the user by surprise.
+SEEN is the value of `num-nonmacro-input-events' half a second ago."
   (and (not (active-minibuffer-window))
        ;; A daemon without frames has nobody to ask.
        (or (not (daemonp)) (cdr (frame-list)))
        (or (> (hash-table-count rs-smtpmail--awaited) 0)
-           (let ((idle (current-idle-time)))
-             (and idle (time-less-p 0.5 idle))))))
+           ;; Not `current-idle-time', which stands still after a question.
+           (eql seen num-nonmacro-input-events))))
 
-(defun rs-smtpmail--when-user-is-there (function &rest arguments)
-  "Call FUNCTION with ARGUMENTS, now or when the user does not type."
-  (if (rs-smtpmail--user-is-there-p)
-      (apply #'rs-smtpmail--guarded "asking" function arguments)
-    (apply #'run-at-time 0.25 nil
-           #'rs-smtpmail--when-user-is-there function arguments)))
+(defun rs-smtpmail--when-user-is-there (function &optional argument seen)
+  "Call FUNCTION with ARGUMENT, now or when the user does not type.
+SEEN is for `rs-smtpmail--user-is-there-p'."
+  (if (rs-smtpmail--user-is-there-p seen)
+      (rs-smtpmail--guarded "asking" function argument)
+    (run-at-time 0.5 nil #'rs-smtpmail--when-user-is-there
+                 function argument num-nonmacro-input-events)))
 
 (provide 'rs-smtpmail-auth)
 

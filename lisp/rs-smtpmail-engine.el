@@ -177,7 +177,7 @@ This is for `rs-smtp-send'."
       (rs-smtpmail--warn (if (eq kind 'deferred) :warning :error)
                          "%s to %s\n%s"
                          (if (eq kind 'deferred) "Not yet sent" "Not sent")
-                         (rs-smtpmail--summary entry)
+                         (rs-smtpmail--summary entry 'pending 'failed 'unconfirmed)
                          (rs-smtpmail--explanation event)))))
 
 (defun rs-smtpmail--addresses (entry &rest states)
@@ -189,10 +189,11 @@ This is for `rs-smtp-send'."
                          (plist-get entry :recipients))
              ", "))
 
-(defun rs-smtpmail--summary (entry)
-  "Return a short text for ENTRY: the recipients and the subject."
+(defun rs-smtpmail--summary (entry &rest states)
+  "Return a short text for ENTRY: the recipients and the subject.
+With STATES, only the recipients that are in one of them."
   (let ((subject (plist-get entry :subject)))
-    (concat (rs-smtpmail--addresses entry)
+    (concat (apply #'rs-smtpmail--addresses entry states)
             (unless (member subject '(nil ""))
               (format " (%s)" (rfc2047-decode-string subject))))))
 

@@ -353,23 +353,15 @@ unless `rs-smtpmail-synchronous' says otherwise."
         (smtpmail-send-it))
     (rs-smtpmail--unadvise)))
 
-;;;###autoload
+;; For those who only `require' this file.
 (autoload 'rs-smtpmail-send-queued-mail "rs-smtpmail-queue"
   "Send what waits in smtpmail's queue and in the spool." t)
-
-;;;###autoload
 (autoload 'rs-smtpmail-resume "rs-smtpmail-queue"
   "Take up what an earlier Emacs left in the spool." t)
-
-;;;###autoload
 (autoload 'rs-smtpmail-retry "rs-smtpmail-queue"
   "Try again to send a message that waits or failed." t)
-
-;;;###autoload
 (autoload 'rs-smtpmail-remove "rs-smtpmail-queue"
   "Give up a message in the spool and delete it." t)
-
-;;;###autoload
 (autoload 'rs-smtpmail-compile-module "rs-smtpmail-build"
   "Build the native module from its sources." t)
 

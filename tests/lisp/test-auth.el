@@ -235,7 +235,7 @@ The variable `prompts' holds what the user was asked."
 
 (ert-deftest test-auth-questions-wait-for-the-user ()
   (let (asked)
-    (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) (lambda () asked)))
+    (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) (lambda (_) asked)))
       (rs-smtpmail--when-user-is-there (lambda (text) (setq asked (list text asked)))
                                        "question")
       (should-not asked)

@@ -138,9 +138,10 @@ The message must still be in the spool."
       (test-empty-spool))))
 
 (ert-deftest test-sending-unknown-host ()
-  (let ((smtpmail-smtp-server "nowhere.invalid")
+  ;; A label too long for the resolver to ask anybody.
+  (let ((smtpmail-smtp-server (concat (make-string 64 ?x) ".invalid"))
         (smtpmail-smtp-service 25))
-    (test-failure "nowhere.invalid:25")))
+    (test-failure "x.invalid:25")))
 
 (ert-deftest test-sending-refused-port ()
   (test-with-server nil
@@ -237,7 +238,7 @@ The message must still be in the spool."
                (test-send #'rs-smtpmail-send-it (test-header "To: bad@x.org, b@y.org"))
                (sink-wait "the outcome" (lambda () failed)))))
         (should (= 1 (length warnings)))
-        (dolist (part '("Not sent to bad@x.org, b@y.org (Test)" "really"
+        (dolist (part '("Not sent to bad@x.org (Test)" "really"
                         "accepted for b@y.org" "M-x rs-smtpmail-retry"))
           (should (string-search part (car warnings)))))
       (should-not sent)
