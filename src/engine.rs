@@ -160,8 +160,9 @@ impl Engine {
 
     fn with_state(&self, mut entry: Entry) -> (Entry, State) {
         let is_ours = self.flights.contains(entry.id);
-        let is_in_flight = is_ours || (entry.sending && self.spool.is_claimed(entry.id));
-        if entry.sending && !is_in_flight {
+        let is_marked = !is_ours && self.spool.is_marked(&entry);
+        let is_in_flight = is_ours || (is_marked && self.spool.is_claimed(entry.id));
+        if is_marked && !is_in_flight {
             // Whoever claims it next will write that down.
             entry.turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
         }
@@ -189,7 +190,9 @@ impl Engine {
             .list()?
             .into_iter()
             // What a killed Emacs left unconfirmed is claimed, so that it is told.
-            .filter(|(entry, _)| entry.is_ready() || entry.sending)
+            .filter(|(entry, state)| {
+                entry.is_ready() || (*state == State::Unconfirmed && self.spool.is_marked(entry))
+            })
             .map(|(entry, _)| (entry.id, entry.server.clone(), at(&entry)))
             .collect();
         let count = entries.len();

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -13,7 +14,7 @@ use crate::events::{Event, Kind, Outbox};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
 use crate::schedule;
-use crate::smtp::{Desk, Distrust, Job, Reply, Trace, Verdict};
+use crate::smtp::{Distrust, Job, Reply, Trace};
 use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError, Timestamp};
 use crate::tls::{Tls, TlsError};
 
@@ -21,6 +22,9 @@ use crate::tls::{Tls, TlsError};
 const MANY_WAITING: usize = 8;
 /// Behind so many octets a message had better take another session.
 const LARGE_IN_FLIGHT: u64 = 1024 * 1024;
+
+/// And behind one that takes so long.
+const LONG_IN_FLIGHT: Duration = Duration::from_secs(3);
 
 /// What sessions tell the dispatcher.
 #[derive(Debug)]
@@ -133,7 +137,13 @@ impl Shared {
         Ok(tls)
     }
 
-    fn tell(&self, kind: Kind, entry: Entry, error: Option<String>, reply: Option<&Reply>) {
+    pub(crate) fn tell(
+        &self,
+        kind: Kind,
+        entry: Entry,
+        error: Option<String>,
+        reply: Option<&Reply>,
+    ) {
         self.outbox.push(Event::Outcome {
             kind,
             entry: Box::new(entry),
@@ -143,7 +153,7 @@ impl Shared {
     }
 
     /// Reports what went wrong with the spool itself.
-    fn tell_spool_trouble(&self, error: &SpoolError) {
+    pub(crate) fn tell_spool_trouble(&self, error: &SpoolError) {
         self.outbox.push(Event::Problem(error.to_string()));
     }
 }
@@ -153,16 +163,16 @@ pub struct Lane {
     /// Whom it is for.
     pub server: Server,
     shared: Rc<Shared>,
-    queue: RefCell<VecDeque<EntryId>>,
-    /// Claimed by sessions of this lane, with their octets.
-    in_flight: RefCell<HashMap<EntryId, u64>>,
+    pub(crate) queue: RefCell<VecDeque<EntryId>>,
+    /// Claimed by sessions of this lane: their octets, and since when.
+    in_flight: RefCell<HashMap<EntryId, (u64, Instant)>>,
     /// Sessions at work, or waiting for work.
     pub workers: Cell<usize>,
     /// Whether a session with the server has come about since there are any.
     pub is_up: Cell<bool>,
     /// A message came for sessions that wait.
     pub arrived: Notify,
-    interrupts: RefCell<HashMap<usize, Rc<Notify>>>,
+    pub(crate) interrupts: RefCell<HashMap<usize, Rc<Notify>>>,
 }
 
 impl Lane {
@@ -197,8 +207,13 @@ impl Lane {
     /// Whether one more session would serve those that wait sooner: there are many, or
     /// a large one is before them. Not before the server has been seen to be up.
     pub fn is_crowded(&self) -> bool {
-        let octets: u64 = self.in_flight.borrow().values().sum();
-        let is_slow = self.waiting() >= MANY_WAITING || octets >= LARGE_IN_FLIGHT;
+        let in_flight = self.in_flight.borrow();
+        let octets: u64 = in_flight.values().map(|(octets, _)| octets).sum();
+        let is_slow = self.waiting() >= MANY_WAITING
+            || octets >= LARGE_IN_FLIGHT
+            || in_flight
+                .values()
+                .any(|(_, since)| since.elapsed() >= LONG_IN_FLIGHT);
         let is_single = self.shared.manners(&self.server).is_single;
         self.is_up.get() && self.waiting() > 0 && is_slow && !is_single
     }
@@ -237,14 +252,15 @@ impl Lane {
     }
 
     /// Claims the next message that can be sent; passes over those that can't.
-    fn claim_next(&self) -> Option<Job> {
+    pub(crate) fn claim_next(&self) -> Option<Job> {
         loop {
             let id = self.queue.borrow_mut().pop_front()?;
             match self.shared.spool.claim(id) {
                 Ok(Some(claim)) if claim.entry.is_ready() => {
                     self.shared.flights.begin(id);
                     let size = claim.entry.facts.size;
-                    self.in_flight.borrow_mut().insert(id, size);
+                    let claimed = (size, Instant::now());
+                    self.in_flight.borrow_mut().insert(id, claimed);
                     return Some(claim);
                 }
                 Ok(Some(claim)) if claim.entry.any(RecipientState::Unconfirmed) => {
@@ -281,7 +297,7 @@ impl Lane {
     }
 
     fn report_due(&self, id: EntryId, seconds: u64) {
-        let due = Timestamp::now().after(std::time::Duration::from_secs(seconds));
+        let due = Timestamp::now().after(Duration::from_secs(seconds));
         self.report(id, due);
     }
 
@@ -291,7 +307,7 @@ impl Lane {
     }
 
     /// Lets go of a message. Returns whether the user cancelled it meanwhile.
-    fn land(&self, id: EntryId) -> Option<bool> {
+    pub(crate) fn land(&self, id: EntryId) -> Option<bool> {
         self.in_flight.borrow_mut().remove(&id);
         self.shared.flights.end(id)
     }
@@ -307,10 +323,9 @@ impl Lane {
     }
 
     /// Writes a message that stays in the spool, then tells the user.
-    fn store_trouble(&self, mut job: Job, trouble: &Trouble) {
+    pub(crate) fn store_trouble(&self, mut job: Job, trouble: &Trouble) {
         let now = Timestamp::now();
         let id = job.entry.id;
-        job.entry.sending = false;
         job.entry.error = Some(trouble.to_string());
         job.entry.need = None;
         let kind = if job.entry.any(RecipientState::Unconfirmed) {
@@ -324,8 +339,13 @@ impl Lane {
             self.defer(&mut job.entry, now)
         };
         let due = job.entry.next_try;
-        if let Err(error) = self.shared.spool.update(&job) {
-            self.shared.tell_spool_trouble(&error);
+        match self.shared.spool.update(&job) {
+            // The mark is that of the try before.
+            Ok(()) => self.shared.spool.unmark(&Entry {
+                attempts: job.entry.attempts - 1,
+                ..job.entry.clone()
+            }),
+            Err(error) => self.shared.tell_spool_trouble(&error),
         }
         let entry = job.entry.clone();
         drop(job); // unlocked before anybody hears of it
@@ -339,7 +359,7 @@ impl Lane {
 
     /// An accepted message could not be taken out of the spool: at least it must not
     /// look unsent there. [`Spool::tidy`] removes it later.
-    fn record_delivery(&self, entry: &Entry) {
+    pub(crate) fn record_delivery(&self, entry: &Entry) {
         if let Ok(Some(mut claim)) = self.shared.spool.claim(entry.id) {
             claim.entry.recipients.clone_from(&entry.recipients);
             claim.entry.error = None;
@@ -364,14 +384,14 @@ impl Lane {
     }
 
     /// Takes a message out of the spool, or holds it, as the user asked.
-    fn settle_cancelled(&self, mut job: Job) {
+    pub(crate) fn settle_cancelled(&self, mut job: Job) {
         let id = job.entry.id;
         let remove = self.land(id).unwrap_or(false);
         let mut entry = job.entry.clone();
         let result = if remove {
             self.shared.spool.settle(job)
         } else {
-            job.entry.sending = false;
+            self.shared.spool.unmark(&job.entry);
             job.entry.hold = true;
             entry = job.entry.clone();
             let result = self.shared.spool.update(&job);
@@ -392,133 +412,8 @@ impl Lane {
     }
 }
 
-/// One session's end of a lane.
-pub struct LaneDesk {
-    lane: Rc<Lane>,
-    number: usize,
-    interrupt: Rc<Notify>,
-    /// Messages that the current session has delivered.
-    pub delivered: usize,
-    /// What the server said that made it need a login.
-    pub auth_demand: Option<String>,
-}
-
-impl LaneDesk {
-    /// A desk of its own for a session.
-    pub fn new(lane: &Rc<Lane>) -> Self {
-        let interrupt = Rc::new(Notify::new());
-        let mut interrupts = lane.interrupts.borrow_mut();
-        let number = (0..).find(|n| !interrupts.contains_key(n)).unwrap_or(0);
-        interrupts.insert(number, Rc::clone(&interrupt));
-        LaneDesk {
-            lane: Rc::clone(lane),
-            number,
-            interrupt,
-            delivered: 0,
-            auth_demand: None,
-        }
-    }
-}
-
-impl Drop for LaneDesk {
-    fn drop(&mut self) {
-        self.lane.interrupts.borrow_mut().remove(&self.number);
-    }
-}
-
-impl Desk for LaneDesk {
-    fn next(&mut self) -> Option<Job> {
-        self.lane.claim_next()
-    }
-
-    fn release_last_byte(&mut self, job: &mut Job) -> bool {
-        let shared = self.lane.shared();
-        job.entry.sending = true;
-        if let Err(error) = shared.spool.update(job) {
-            job.entry.sending = false;
-            job.entry.error = Some(error.to_string());
-            return false;
-        }
-        shared.flights.release(job.entry.id)
-    }
-
-    fn is_cancelled(&self, id: EntryId) -> bool {
-        self.lane.shared().flights.is_cancelled(id)
-    }
-
-    fn settle(&mut self, mut job: Job, verdict: Verdict) {
-        self.delivered += usize::from(verdict.accepted.is_some());
-        for outcome in verdict.outcomes {
-            let recipient = &mut job.entry.recipients[outcome.index];
-            recipient.state = outcome.state;
-            recipient.reply = outcome.reply;
-        }
-        if verdict.needs_auth && job.entry.any(RecipientState::Pending) {
-            self.auth_demand = verdict.trouble.map(|trouble| trouble.to_string());
-            return self.give_back(job);
-        }
-        if verdict.has_more && job.entry.any(RecipientState::Pending) {
-            return self.give_back(job);
-        }
-        job.entry.attempts += 1;
-        if !job.entry.is_delivered() {
-            let trouble = verdict
-                .trouble
-                .unwrap_or_else(|| earlier_refusals(&job.entry));
-            return self.lane.store_trouble(job, &trouble);
-        }
-        let lane = &self.lane;
-        job.entry.sending = false;
-        let entry = job.entry.clone();
-        let result = lane.shared.spool.settle(job);
-        lane.land(entry.id);
-        if let Err(error) = result {
-            lane.shared.tell_spool_trouble(&error);
-            lane.record_delivery(&entry);
-        }
-        lane.shared
-            .tell(Kind::Sent, entry, None, verdict.accepted.as_ref());
-    }
-
-    fn give_back(&mut self, mut job: Job) {
-        let id = job.entry.id;
-        if self.is_cancelled(id) {
-            return self.lane.settle_cancelled(job);
-        }
-        job.entry.sending = false;
-        if let Err(error) = self.lane.shared.spool.update(&job) {
-            self.lane.shared.tell_spool_trouble(&error);
-        }
-        drop(job);
-        self.lane.land(id);
-        self.lane.queue.borrow_mut().push_front(id);
-    }
-
-    fn distrust(&mut self, what: Distrust) {
-        let lane = &self.lane;
-        lane.shared.learn(&lane.server, |manners| {
-            if !manners.distrusted.contains(&what) {
-                manners.distrusted.push(what);
-            }
-        });
-    }
-
-    fn progress(&mut self, id: EntryId, sent: u64, total: u64) {
-        let outbox = &self.lane.shared.outbox;
-        outbox.push(Event::Progress { id, sent, total });
-    }
-
-    fn cancelled(&mut self, job: Job) {
-        self.lane.settle_cancelled(job);
-    }
-
-    fn interrupt(&self) -> &Notify {
-        &self.interrupt
-    }
-}
-
 /// The trouble of a message whose last try went well, but not an earlier one.
-fn earlier_refusals(entry: &Entry) -> Trouble {
+pub(crate) fn earlier_refusals(entry: &Entry) -> Trouble {
     let refused: Vec<String> = entry
         .recipients
         .iter()

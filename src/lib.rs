@@ -8,10 +8,10 @@
 //!   -> engine      the process's one instance, as Emacs's thread sees it
 //!   -> spool       durable store; message, address, config: what is stored
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
-//!   -> lane, worker  one server's messages and the sessions that serve them
+//!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
 //!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
-//!   -> lane        settles: first the disk,
+//!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
 //!
@@ -25,6 +25,7 @@ mod check;
 pub mod config;
 mod convert;
 pub mod credentials;
+mod desk;
 mod dispatcher;
 pub mod downgrade;
 pub mod engine;

@@ -7,9 +7,10 @@ use tokio::time::timeout;
 
 use crate::config::Settings;
 use crate::credentials::Credentials;
+use crate::desk::LaneDesk;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
-use crate::lane::{Lane, LaneDesk, Report, credentials_trouble};
+use crate::lane::{Lane, Report, credentials_trouble};
 use crate::smtp::{End, Session};
 use crate::spool::Need;
 
@@ -177,7 +178,9 @@ impl Worker {
         let _ = self.lane.shared().reports.send(report);
         self.desk.delivered = 0;
         loop {
-            match session.run(&mut self.desk).await {
+            let end = session.run(&mut self.desk).await;
+            self.desk.return_prepared();
+            match end {
                 Ok(End::Idle) => {}
                 Ok(End::NeedsAuth | End::Closed) => return Ok(()),
                 // A session that got somewhere says nothing against the next one.

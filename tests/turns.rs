@@ -11,6 +11,8 @@ use rs_smtpmail::events::Kind;
 use server::{Extension, Options, Server, Tls, TlsVersions};
 use std::time::Duration;
 
+const LINE: &[u8] = b"a line of seventy octets, as mail has it: forty-two make three kilobytes\n";
+
 /// The turns until the first message has been sent, and those the second adds.
 fn turns(options: Options, stream_type: StreamType) -> (usize, usize) {
     // Behind a relay a turn is counted for what it is, however the octets come in.
@@ -21,11 +23,7 @@ fn turns(options: Options, stream_type: StreamType) -> (usize, usize) {
     let server = Server::start(options);
     let mut client = Client::for_server(&server);
     let to = target(server.port(), stream_type);
-    let message = [
-        b"Subject: three kilobytes\n\n".as_slice(),
-        &[b'x'; 70].repeat(43),
-    ]
-    .concat();
+    let message = [b"Subject: three kilobytes\n\n".as_slice(), &LINE.repeat(42)].concat();
     let mut until_sent = || {
         let seen = client.try_to_send(&to, &["a@example.com", "b@example.com"], &message);
         assert_eq!(seen.kind, Kind::Sent, "{seen:?}");
@@ -69,11 +67,7 @@ fn a_flush_takes_few_turns() {
         settings.max_connections = 1;
         let mut client = Client::new(settings);
         let to = target(server.port(), StreamType::Plain);
-        let message = [
-            b"Subject: three kilobytes\n\n".as_slice(),
-            &[b'x'; 70].repeat(43),
-        ]
-        .concat();
+        let message = [b"Subject: three kilobytes\n\n".as_slice(), &LINE.repeat(42)].concat();
         for _ in 0..100 {
             client.send(&to, &["a@example.com"], &message);
         }

@@ -38,8 +38,9 @@ pub type Job = Claim;
 
 /// Who gives a session its work and takes the results.
 pub trait Desk {
-    /// The next message for this server, claimed.
-    fn next(&mut self) -> Option<Job>;
+    /// The next message for this server, claimed; `ahead` more may be sent along with it
+    /// before it is answered.
+    fn next(&mut self, ahead: usize) -> Option<Job>;
     /// Records that the last byte is about to go out; false if it must not, because
     /// the message was cancelled or this could not be recorded.
     fn release_last_byte(&mut self, job: &mut Job) -> bool;
@@ -47,6 +48,8 @@ pub trait Desk {
     fn is_cancelled(&self, id: EntryId) -> bool;
     /// Takes the verdict on a message: first to disk, then to the user.
     fn settle(&mut self, job: Job, verdict: Verdict);
+    /// Writes down and tells what was settled; called when no further reply is at hand.
+    fn flush(&mut self);
     /// Takes back a message that was not sent, as if never given.
     fn give_back(&mut self, job: Job);
     /// Takes a cancelled message.
@@ -119,7 +122,9 @@ impl Session {
             is_closing: false,
             needs_auth: false,
         };
-        transfer.run().await
+        let end = transfer.run().await;
+        desk.flush();
+        end
     }
 }
 
@@ -144,7 +149,7 @@ impl<D: Desk> Transfer<'_, D> {
             };
             match step {
                 Ok(Step::Drained) => {}
-                Ok(Step::Reply(reply)) => self.take(reply)?,
+                Ok(Step::Reply(reply)) => self.take_all(reply)?,
                 Err(error) => return Err(self.cut(&error)),
             }
         }
@@ -195,7 +200,7 @@ impl<D: Desk> Transfer<'_, D> {
             self.is_closing |= !is_busy;
             return false;
         }
-        let Some(job) = self.desk.next() else {
+        let Some(job) = self.desk.next(self.may_go_along(most)) else {
             return false;
         };
         if is_busy && self.session.offered.chunking {
@@ -213,6 +218,17 @@ impl<D: Desk> Transfer<'_, D> {
             }
         }
         true
+    }
+
+    /// How many more messages may go out after the next without waiting for a reply.
+    fn may_go_along(&self, most: usize) -> usize {
+        let offered = &self.session.offered;
+        if !(offered.chunking && offered.pipelining) || self.session.is_lmtp {
+            return 0;
+        }
+        let begun = self.transactions.len() + 1;
+        let left = most.saturating_sub(self.session.messages + begun);
+        UNANSWERED_MESSAGES.saturating_sub(begun).min(left)
     }
 
     /// Writes one step; false if it must wait for a reply.
@@ -361,6 +377,20 @@ impl<D: Desk> Transfer<'_, D> {
     fn reset(&mut self) {
         self.session.wire.queue(&Rset.to_string());
         self.expected.push_back(Expected::Reset);
+    }
+
+    /// Takes a reply and those that have come with it.
+    fn take_all(&mut self, reply: Reply) -> Result<(), Trouble> {
+        let mut next = Some(reply);
+        while let Some(reply) = next {
+            self.take(reply)?;
+            next = match self.session.wire.buffered_reply() {
+                Ok(next) => next,
+                Err(error) => return Err(self.cut(&error.into())),
+            };
+        }
+        self.desk.flush();
+        Ok(())
     }
 
     /// Matches a reply with what it answers.

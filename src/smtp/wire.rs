@@ -126,6 +126,15 @@ impl Wire {
         }
     }
 
+    /// A reply that has come already.
+    pub fn buffered_reply(&mut self) -> Result<Option<Reply>, ReplyError> {
+        let reply = self.replies.next_reply()?;
+        if let Some(reply) = &reply {
+            self.show(&reply.to_string());
+        }
+        Ok(reply)
+    }
+
     /// Reads and writes until a reply is whole or the backlog is gone.
     pub async fn step(&mut self, limit: Duration) -> Result<Step, WireError> {
         loop {

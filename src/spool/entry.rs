@@ -156,7 +156,7 @@ pub struct Entry {
     /// What is asked of the server beside delivery.
     #[serde(default)]
     pub wishes: Wishes,
-    /// Tries so far.
+    /// Tries so far. Grows with every decision that is written down.
     #[serde(default)]
     pub attempts: u32,
     /// Not before this time.
@@ -165,10 +165,6 @@ pub struct Entry {
     /// Set by the user: not sent until released.
     #[serde(default)]
     pub hold: bool,
-    /// True on disk before the last byte goes out: whoever finds it so without an
-    /// owner does not know what the server has.
-    #[serde(default)]
-    pub sending: bool,
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub need: Option<Need>,
@@ -220,7 +216,6 @@ impl Entry {
             attempts: 0,
             next_try: Timestamp::default(),
             hold: false,
-            sending: false,
             need: None,
             error: None,
         }

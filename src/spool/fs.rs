@@ -16,6 +16,7 @@ pub enum Call {
     SyncFile,
     SyncDirectory,
     Rename,
+    RemoveFile,
     RemoveDirectory,
     Open,
     Read,
@@ -77,6 +78,23 @@ impl Fs {
         file.write_all(bytes)?;
         self.before(Call::SyncFile, path)?;
         file.sync_all()
+    }
+
+    /// Makes an empty file; it is on the disk once its directory is synced.
+    pub fn make_empty(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::Create, path)?;
+        File::create(path).map(drop)
+    }
+
+    /// Removes a file.
+    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::RemoveFile, path)?;
+        fs::remove_file(path)
+    }
+
+    /// Whether there is such a file.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.before(Call::Read, path).is_ok() && path.exists()
     }
 
     /// Replaces `path` as a whole: a reader sees the old bytes or the new ones, also

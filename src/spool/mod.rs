@@ -7,6 +7,7 @@
 //! queue/ID/message     the bytes, canonical CRLF, never changed; its advisory lock is
 //!                      held by whoever works on the entry
 //! queue/ID/entry.json  [`Entry`]: envelope, server, per-recipient state
+//! sending/ID.N         an empty file: the last byte of the N-th try may be on the wire
 //! corrupt/ID/          what could not be read; set aside and reported, never deleted
 //! ```
 //!
@@ -15,9 +16,13 @@
 //! - *Update*: `entry.new`, fsync, rename to `entry.json`, fsync `queue/ID`.
 //! - *Settle*: rename `queue/ID` to `tmp/ID`, fsync `queue`, unlink.
 //!
-//! The lock is advisory and goes with its process: no crash leaves one behind. An
-//! entry that says `sending` while its lock is free was left by a killed process
-//! when its last byte may have been on the wire; who claims it makes it unconfirmed.
+//! - *Mark*: before the last byte goes out, make `sending/ID.N`, N being the entry's
+//!   attempts so far, and fsync `sending`: once for all messages that go out together.
+//!
+//! The lock is advisory and goes with its process: no crash leaves one behind. A marked
+//! entry whose lock is free was left by a killed process when its last byte may have
+//! been on the wire; who claims it makes it unconfirmed. What is decided about a try is
+//! written with the next number, so that an old mark says nothing any more.
 
 mod entry;
 pub mod fs;
@@ -104,7 +109,7 @@ impl Spool {
     /// Opens the spool in `directory`, making it (mode 0700) if need be.
     pub fn open(directory: PathBuf, fs: Fs) -> Result<Self, SpoolError> {
         let spool = Spool { directory, fs };
-        for part in ["tmp", "queue", "corrupt"] {
+        for part in ["tmp", "queue", "sending", "corrupt"] {
             let path = spool.directory.join(part);
             spool
                 .fs
@@ -248,7 +253,7 @@ impl Spool {
         // Read only now: the owner before us may have changed it, or settled it.
         let entry = self.load(id)?;
         let mut claim = Claim { entry, message };
-        if claim.entry.sending {
+        if self.is_marked(&claim.entry) {
             claim
                 .entry
                 .turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
@@ -257,8 +262,10 @@ impl Spool {
                  the server may have it"
                     .to_owned(),
             );
-            claim.entry.sending = false;
+            let marked = claim.entry.clone();
+            claim.entry.attempts += 1;
             self.update(&claim)?;
+            self.unmark(&marked);
         }
         Ok(Some(claim))
     }
@@ -271,26 +278,83 @@ impl Spool {
             .map_err(failed("write", &path))
     }
 
+    fn mark(&self, entry: &Entry) -> PathBuf {
+        let name = format!("{}.{}", entry.id, entry.attempts);
+        self.directory.join("sending").join(name)
+    }
+
+    /// Records that the last byte of each of these may be on the wire from now on.
+    pub fn mark_sending(&self, claims: &[&Claim]) -> Result<(), SpoolError> {
+        for claim in claims {
+            let mark = self.mark(&claim.entry);
+            self.fs.make_empty(&mark).map_err(failed("make", &mark))?;
+        }
+        let sending = self.directory.join("sending");
+        self.fs
+            .sync_directory(&sending)
+            .map_err(failed("sync", &sending))
+    }
+
+    /// Takes a mark back, as far as a crash of this process goes. After a power cut it
+    /// may be there again, and then the user is asked once too often.
+    pub fn unmark(&self, entry: &Entry) {
+        let _ = self.fs.remove_file(&self.mark(entry));
+    }
+
+    /// Whether the entry's last byte may be on the wire.
+    pub fn is_marked(&self, entry: &Entry) -> bool {
+        self.fs.exists(&self.mark(entry))
+    }
+
     /// Removes the claimed entry: sent, or deleted by the user.
     pub fn settle(&self, claim: Claim) -> Result<(), SpoolError> {
-        let queued = self.queued(claim.entry.id);
-        let temporary = self.temporary(claim.entry.id);
-        self.fs
-            .rename(&queued, &temporary)
-            .map_err(failed("remove", &queued))?;
+        self.settle_all(vec![claim])
+            .into_iter()
+            .try_for_each(|(_, result)| result)
+    }
+
+    /// Removes several claimed entries, at the cost of one; the result is for each.
+    pub fn settle_all(&self, claims: Vec<Claim>) -> Vec<(Claim, Result<(), SpoolError>)> {
+        let removals: Vec<_> = claims
+            .iter()
+            .map(|claim| {
+                let queued = self.queued(claim.entry.id);
+                self.fs
+                    .rename(&queued, &self.temporary(claim.entry.id))
+                    .map_err(failed("remove", &queued))
+            })
+            .collect();
         let queue = self.queue();
-        self.fs
-            .sync_directory(&queue)
-            .map_err(failed("sync", &queue))?;
-        // It is out of the queue; what can't be unlinked now is swept later.
-        let _ = self.fs.remove_directory(&temporary);
-        Ok(())
+        let synced = self.fs.sync_directory(&queue);
+        let settled = claims.into_iter().zip(removals).map(|(claim, removed)| {
+            let result = removed.and_then(|()| match &synced {
+                Ok(()) => Ok(()),
+                Err(error) => Err(failed("sync", &queue)(error.kind().into())),
+            });
+            if result.is_ok() {
+                // They are out of the queue; what can't be unlinked now is swept later.
+                let _ = self.fs.remove_directory(&self.temporary(claim.entry.id));
+                self.unmark(&claim.entry);
+            }
+            (claim, result)
+        });
+        settled.collect()
     }
 
     /// Sweeps what interrupted commits left in `tmp` more than a day ago, and sets
     /// aside what is damaged in the queue. Returns a readable text for each problem.
     pub fn tidy(&self) -> Result<Vec<String>, SpoolError> {
         let temporary = self.directory.join("tmp");
+        let sending = self.directory.join("sending");
+        for path in self.fs.list(&sending).map_err(failed("list", &sending))? {
+            let id = path.file_stem().and_then(|stem| stem.to_str());
+            let is_queued = id
+                .and_then(EntryId::parse)
+                .is_some_and(|id| self.queued(id).exists());
+            if !is_queued && is_older_than(&path, SWEEP_AGE) {
+                let _ = self.fs.remove_file(&path);
+            }
+        }
         for path in self
             .fs
             .list(&temporary)
