@@ -56,7 +56,8 @@ lint: test-packages
 	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
 bench: test-packages module sink
-	$(EMACS) -Q --batch -L lisp -l tests/bench.el
+	$(CARGO) build --release --locked --example flush-bench
+	$(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
 
 # Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.
 FUZZ_SECONDS ?= 60

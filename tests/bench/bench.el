@@ -11,7 +11,7 @@
 
 ;;; Code:
 
-(load (expand-file-name "sink" (file-name-directory load-file-name)) nil t)
+(load (expand-file-name "../sink" (file-name-directory load-file-name)) nil t)
 (require 'auth-source)
 (require 'gnutls)
 (require 'rs-smtpmail)
@@ -152,6 +152,100 @@ password \"pass word\"\n" (sink-port server) bench-ca)))
                   (* 1000 (/ theirs peer-number))
                   (* 1000 (/ msmtp peer-number)) "ms")))))
 
+;;;; Postfix and its own smtp-source; curl
+
+(defun bench-peers-script (directory action)
+  "Run tests/peers/postfix.sh on DIRECTORY with ACTION."
+  (unless (eq 0 (call-process (expand-file-name "tests/peers/postfix.sh" sink-root)
+                              nil nil nil directory action))
+    (error "Failed: postfix.sh %s" action)))
+
+(defun bench-postfix-facts (directory)
+  "Return what DIRECTORY/env says, an alist of strings."
+  (with-temp-buffer
+    (insert-file-contents (expand-file-name "env" directory))
+    (let (facts)
+      (while (re-search-forward "^\\([A-Z_]+\\)='\\(.*\\)'$" nil t)
+        (push (cons (match-string 1) (match-string 2)) facts))
+      facts)))
+
+(defun bench-flush (&rest arguments)
+  "Run the flush benchmark with ARGUMENTS; return seconds and KiB, a list."
+  (with-temp-buffer
+    (unless (eq 0 (apply #'call-process
+                         (expand-file-name "target/release/examples/flush-bench"
+                                           sink-root)
+                         nil t nil (mapcar (apply-partially #'format "%s") arguments)))
+      (error "Failed: flush-bench: %s" (buffer-string)))
+    (mapcar #'string-to-number (split-string (buffer-string)))))
+
+(defun bench-best (times function)
+  "Return the least of what FUNCTION returns in TIMES calls."
+  (apply #'min (cl-loop repeat times collect (funcall function))))
+
+(defun bench-throughput (number)
+  "Add a row for NUMBER messages to Postfix over one session."
+  (let ((directory (make-temp-file "rs-smtpmail-postfix" t)))
+    (unwind-protect
+        (let ((port (progn
+                      (bench-peers-script directory "start")
+                      (string-to-number
+                       (cdr (assoc "PLAIN_PORT" (bench-postfix-facts directory)))))))
+          (bench-other-row
+           (format "%d messages of 3 kB to Postfix, one session" number)
+           (bench-best 3 (lambda () (car (bench-flush port number 3000))))
+           "smtp-source"
+           (bench-best 3 (lambda ()
+                           (bench-seconds
+                            (call-process "smtp-source" nil nil nil
+                                          "-s" "1" "-m" (number-to-string number)
+                                          "-l" "3000" "-f" "me@example.org"
+                                          "-t" "you@example.org"
+                                          (format "inet:127.0.0.1:%d" port)))))))
+      (bench-peers-script directory "stop")
+      (delete-directory directory t))))
+
+(defun bench-curl ()
+  "Add rows for 25 MB over TLS, and the memory that takes."
+  (let* ((server (sink-start "--tls" "implicit" "--ca" bench-ca "--discard"
+                             "--require-auth"))
+         (file (expand-file-name "large.eml" bench-directory))
+         (memory 0))
+    (unwind-protect
+        (progn
+          (with-temp-file file
+            (insert "Subject: bench\r\n\r\n")
+            (dotimes (_ (/ 25000000 73))
+              (insert (make-string 71 ?x) "\r\n")))
+          (bench-other-row
+           "25 MB by implicit TLS"
+           (bench-best 5 (lambda ()
+                           (pcase-let ((`(,seconds ,kib)
+                                        (bench-flush (sink-port server) 1 25000000
+                                                     bench-ca)))
+                             (setq memory (max memory kib))
+                             seconds)))
+           "curl"
+           (bench-best 5 (lambda ()
+                           (bench-seconds
+                            (call-process
+                             "curl" nil nil nil "-s" "--cacert" bench-ca
+                             "--url" (format "smtps://localhost:%d" (sink-port server))
+                             "--user" "user:pass word"
+                             "--mail-from" "me@example.org"
+                             "--mail-rcpt" "you@example.org" "-T" file)))))
+          (push (list "memory growth while sending it"
+                      (format "%.1f MiB" (/ memory 1024.0)) "-" "-" "-")
+                bench-rows))
+      (bench-stop server))))
+
+(defun bench-other-row (what ours name theirs)
+  "Add a row on WHAT: the seconds OURS beside THEIRS, by the program NAME."
+  (push (list what (format "%.3f s" ours) "-" "-"
+              (format "%s %.3f s, %.1f x" name theirs (/ theirs ours)))
+        bench-rows)
+  (message "%s" (mapconcat #'identity (car bench-rows) " | ")))
+
 (let ((rs-smtpmail-synchronous nil)
       (rs-smtpmail-spool-directory (expand-file-name "spool" bench-directory))
       (rs-smtpmail-sent-functions (list (lambda (_) (setq bench-done (1+ bench-done)))))
@@ -165,6 +259,8 @@ password \"pass word\"\n" (sink-port server) bench-ca)))
         (bench-blocking 1000000 0 9 3)
         (bench-blocking 25000000 0 5 2)
         (bench-queue 100 10 50)
+        (bench-throughput 500)
+        (bench-curl)
         (message "\n| %-50s | %10s | %10s | %10s | %8s |"
                  "what" "this" "smtpmail" "msmtp" "ratio")
         (message "|%s|" (mapconcat (lambda (width) (make-string (+ width 2) ?-))
