@@ -55,6 +55,8 @@ It names them by their place in this list, which only ever grows.")
         :loopback-pinentry (and (boundp 'epg-pinentry-mode)
                                 (eq epg-pinentry-mode 'loopback))
         :unconfirmed rs-smtpmail-unconfirmed
+        :proxy rs-smtpmail-proxy
+        :trace (bound-and-true-p smtpmail-debug-info)
         :auth-mechanisms (and (boundp 'smtpmail-auth-supported)
                               (not (equal smtpmail-auth-supported
                                           rs-smtpmail--mechanisms))

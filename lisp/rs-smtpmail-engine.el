@@ -14,6 +14,7 @@
 
 (require 'rs-smtpmail)
 (require 'rs-smtpmail-auth)
+(require 'rs-smtpmail-watch)
 (eval-when-compile (require 'cl-lib))
 
 (autoload 'rfc2047-decode-string "rfc2047")
@@ -44,6 +45,9 @@ The value is the number of attempts before, and then the outcome, an event.")
 
 (defvar rs-smtpmail--deferred (make-hash-table :test #'equal)
   "Ids of entries whose transient trouble the user has been told.")
+
+(defvar rs-smtpmail--event-functions nil
+  "Functions to call with each event, after it has been handled.")
 
 (defconst rs-smtpmail--stop-seconds 3
   "How long leaving Emacs may take for the sake of open connections.")
@@ -125,8 +129,13 @@ This is for `rs-smtp-send'."
     ('credentials (rs-smtpmail--answer-credentials event))
     ('credentials-accepted (rs-smtpmail--save-credentials event))
     ('passphrase (rs-smtpmail--answer-passphrase event))
+    ('trace (rs-smtpmail--show-trace event))
+    ('progress (rs-smtpmail--show-progress event))
+    ('check (rs-smtpmail--show-check event))
     ((or 'sent 'failed 'deferred 'needs-user 'unconfirmed 'cancelled)
-     (rs-smtpmail--handle-outcome event))))
+     (rs-smtpmail--forget-progress (plist-get (plist-get event :entry) :id))
+     (rs-smtpmail--handle-outcome event)))
+  (run-hook-with-args 'rs-smtpmail--event-functions event))
 
 (defun rs-smtpmail--handle-outcome (event)
   "Tell everybody concerned of EVENT, an outcome."

@@ -127,6 +127,28 @@ This machine may always."
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
+(defcustom rs-smtpmail-proxy nil
+  "SOCKS5 proxy for all connections, as \"host:port\", or nil for none.
+The proxy looks host names up."
+  :type '(choice (const :tag "None" nil) (string :tag "Host:port"))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-dsn nil
+  "Delivery status notifications to ask the server for (RFC 3461).
+A property list: `:ret' is `full' or `hdrs', for what of the message a
+notification shall hold; `:notify' is a list of some of `success',
+`failure' and `delay', or of `never' alone.  A server that does not offer
+DSN is not asked.  A value local to the mail buffer is for that mail;
+see `rs-smtpmail-request-dsn'."
+  :type '(choice (const :tag "None" nil)
+                 (plist :options
+                        ((:ret (choice (const full) (const hdrs)))
+                         (:notify (set (const success) (const failure)
+                                       (const delay) (const never))))))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
 (defcustom rs-smtpmail-max-connections 2
   "How many connections to one server may be open at the same time."
   :type 'natnum
@@ -162,7 +184,11 @@ The default, as RFC 5321 recommends, is several minutes."
   "Accept MESSAGE for sending in the background; return its id.
 See also `rs-smtp-queue-list'.
 
-\(fn MESSAGE SENDER RECIPIENTS SERVER &optional CALLBACK)")
+\(fn MESSAGE SENDER RECIPIENTS SERVER &optional CALLBACK OPTIONS)")
+
+;;;###autoload
+(autoload 'rs-smtp-check-server "rs-smtpmail-native"
+  "Check whether mail could be sent to SERVER; return the check's number.\n\n(fn SERVER)")
 
 ;;;###autoload
 (autoload 'rs-smtp-queue-list "rs-smtpmail-native"
@@ -224,7 +250,7 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
   "Timer of `rs-smtpmail-mode' that looks into the spool.")
 
 (defconst rs-smtpmail--options
-  '(rs-smtpmail-synchronous
+  '(rs-smtpmail-dsn rs-smtpmail-synchronous smtpmail-debug-info
     smtpmail-code-conv-from smtpmail-local-domain smtpmail-mail-address
     smtpmail-queue-dir smtpmail-queue-index-file smtpmail-queue-mail
     smtpmail-sendto-domain smtpmail-servers-requiring-authorization
@@ -313,7 +339,9 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
     (let ((id (rs-smtp-send (rs-smtpmail--wire-bytes buffer)
                             (rs-smtpmail--envelope-sender buffer)
                             (rs-smtpmail--qualified recipients)
-                            (rs-smtpmail--server))))
+                            (rs-smtpmail--server)
+                            nil
+                            (and rs-smtpmail-dsn (list :dsn rs-smtpmail-dsn)))))
       (unless rs-smtpmail--resumed
         (setq rs-smtpmail--resumed t)
         ;; This message is accepted, whatever is wrong with others.
@@ -362,6 +390,10 @@ unless `rs-smtpmail-synchronous' says otherwise."
   "Try again to send a message that waits or failed." t)
 (autoload 'rs-smtpmail-remove "rs-smtpmail-queue"
   "Give up a message in the spool and delete it." t)
+(autoload 'rs-smtpmail-check-server "rs-smtpmail-watch"
+  "Check whether mail could be sent to SERVER, and show each step." t)
+(autoload 'rs-smtpmail-request-dsn "rs-smtpmail-watch"
+  "Ask for a notification when the mail in this buffer has been delivered." t)
 (autoload 'rs-smtpmail-compile-module "rs-smtpmail-build"
   "Build the native module from its sources." t)
 

@@ -205,7 +205,11 @@ impl Worker {
         };
         tokio::select! {
             () = session.closed() => false,
-            arrived = timeout(self.settings.idle_timeout, arrival) => arrived.is_ok(),
+            arrived = timeout(self.settings.idle_timeout, arrival) => {
+                // A session keeps the settings that it was opened with.
+                let are_same = *self.lane.shared().settings.borrow() == self.settings;
+                arrived.is_ok() && are_same
+            }
         }
     }
 }

@@ -148,7 +148,8 @@ Afterwards, empty the spool of what is for this server."
 
 (defun test-received (number)
   "Wait for message NUMBER at the server and return it.
-The value is a plist with :sender, :recipients, :bytes, :helo, :user, :tls."
+The value is a plist with :sender, :recipients, :bytes, :helo, :user, :tls,
+and :parameters, those of MAIL."
   (let* ((base (expand-file-name (format "%04d" number) test-mailbox))
          (json (concat base ".json")))
     (sink-wait (format "message %d" number) (lambda () (file-exists-p json)))
@@ -160,6 +161,7 @@ The value is a plist with :sender, :recipients, :bytes, :helo, :user, :tls."
             :helo (alist-get 'helo record)
             :user (alist-get 'user record)
             :tls (alist-get 'tls record)
+            :parameters (append (alist-get 'mail_parameters record) nil)
             :bytes (test-bytes (concat base ".eml"))))))
 
 (defun test-received-count ()
