@@ -18,6 +18,7 @@
 (defvar epg-pinentry-mode)
 (defvar smtpmail-auth-supported)
 
+(declare-function rs-smtp--can-decrypt-p "ext:rs-smtpmail-module" () t)
 (declare-function rs-smtp--answer "ext:rs-smtpmail-module" (request answer) t)
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 
@@ -86,11 +87,22 @@ The system's own, which are its standard value, the engine knows."
     ((pred stringp)
      (unless (or (string-match-p "\\`\\(?:secrets\\|macos-keychain-[a-z]+\\):." source)
                  (string-match-p "\\.\\(?:plist\\|json\\)\\(?:\\.gpg\\)?\\'" source)
-                 (file-remote-p source))
+                 (file-remote-p source)
+                 (and (string-suffix-p ".gpg" source)
+                      (not (rs-smtpmail--engine-decrypts-p))))
        source))
     ((and `(:source ,(and (pred stringp) file) . ,restrictions)
           (guard (rs-smtpmail--unrestricted-p restrictions)))
      (rs-smtpmail--netrc-file file))))
+
+(defun rs-smtpmail--engine-decrypts-p ()
+  "Whether the engine decrypts as Emacs would, with the same keys."
+  (and (rs-smtp--can-decrypt-p)
+       (not (bound-and-true-p epg-gpg-home-directory))
+       ;; It has the environment that Emacs was started with.
+       (equal (getenv "GNUPGHOME")
+              (let ((process-environment initial-environment))
+                (getenv "GNUPGHOME")))))
 
 (defun rs-smtpmail--unrestricted-p (restrictions)
   "Whether RESTRICTIONS, of an element of `auth-sources', restrict nothing."

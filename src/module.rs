@@ -12,6 +12,7 @@ use crate::address::{AddressError, Path, parse_address_list};
 use crate::config::ConfigError;
 use crate::convert;
 use crate::engine::{Engine, EngineError};
+use crate::requests::Answer;
 use crate::spool::{EntryId, SpoolError, Wishes};
 
 /// The engine of this Emacs process, made by `rs-smtp--start`.
@@ -210,9 +211,24 @@ fn drain(env: &Env) -> emacs::Result<Value<'_>> {
 #[defun(name = "-answer")]
 fn answer(env: &Env, request: i64, answer: Value<'_>) -> emacs::Result<bool> {
     boundary(env, || {
-        let answer = convert::answer(answer)?;
-        Ok(engine(env)?.answer(request.unsigned_abs(), answer))
+        let engine = engine(env)?;
+        let request = request.unsigned_abs();
+        match convert::answer(answer) {
+            Ok(answer) => Ok(engine.answer(request, answer)),
+            Err(failure) => {
+                // Whoever waits must not wait for ever.
+                let text = "the answer to a question was malformed";
+                engine.answer(request, Answer::Error(text.to_owned()));
+                Err(failure)
+            }
+        }
     })
+}
+
+/// Return t if the engine can decrypt files by itself.
+#[defun(name = "-can-decrypt-p")]
+fn can_decrypt_p() -> emacs::Result<bool> {
+    Ok(cfg!(feature = "gpg"))
 }
 
 /// Return the number of messages that sessions of this Emacs work on now.
