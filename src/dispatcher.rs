@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::check;
 use crate::config::{Server, Settings};
@@ -30,8 +30,9 @@ pub enum Command {
     Check(Box<Server>, u64),
     /// A message in flight was cancelled.
     Interrupt,
-    /// End all sessions.
-    Stop,
+    /// Begin nothing new, and end when what is in flight has been answered, or after
+    /// this time.
+    Stop(Duration),
 }
 
 /// Runs until told to stop, or until Emacs's side is gone.
@@ -52,7 +53,8 @@ pub async fn run(
         let pause = dispatcher.launch_due(Timestamp::now());
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Stop) | None => return,
+                Some(Command::Stop(limit)) => return dispatcher.wind_up(limit).await,
+                None => return,
                 Some(command) => dispatcher.obey(command),
             },
             Some(report) = reports.recv() => dispatcher.hear(report),
@@ -87,8 +89,22 @@ impl Dispatcher {
                 self.sessions.spawn_local(check);
             }
             Command::Interrupt => self.lanes.values().for_each(|lane| lane.interrupt()),
-            Command::Stop => {}
+            Command::Stop(_) => {}
         }
+    }
+
+    /// Lets sessions finish what they have begun.
+    async fn wind_up(&mut self, limit: Duration) {
+        for lane in self.lanes.values() {
+            lane.queue.borrow_mut().clear();
+        }
+        let landed = async {
+            while self.shared.flights.count() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // What is left then stays in the spool, unconfirmed if its last byte is out.
+        let _ = timeout(limit, landed).await;
     }
 
     /// Sets the time of an entry's next try, in place of any set before.

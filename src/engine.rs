@@ -135,7 +135,11 @@ impl Engine {
         }
         let entry = Entry::new(sender, recipients, server, message.facts.clone(), wishes);
         self.spool.commit(&entry, &message)?;
-        self.schedule(vec![(entry.id, entry.server, Timestamp::default())])?;
+        let due = (entry.id, entry.server, Timestamp::default());
+        if let Err(error) = self.schedule(vec![due]) {
+            // It is accepted all the same: an error now would have it sent twice.
+            self.outbox.push(Event::Problem(error.to_string()));
+        }
         Ok(entry.id)
     }
 
@@ -301,15 +305,17 @@ impl Engine {
         self.flights.count()
     }
 
-    /// Stops the thread, waiting for it at most `limit`. What is in the spool stays
-    /// there; the next call that sends starts anew.
+    /// Stops the thread. What is in flight may still be answered, for at most `limit`.
+    /// What is in the spool stays there; the next call that sends starts anew.
     pub fn stop(&self, limit: Duration) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running.take() {
             // An error means that it has ended already.
-            let _ = running.commands.send(Command::Stop);
-            if running.ended.recv_timeout(limit) != Err(std_mpsc::RecvTimeoutError::Timeout) {
+            let _ = running.commands.send(Command::Stop(limit));
+            let patience = limit + Duration::from_millis(500);
+            if running.ended.recv_timeout(patience) != Err(std_mpsc::RecvTimeoutError::Timeout) {
                 let _ = running.thread.join();
+                self.flights.clear();
             }
         }
     }

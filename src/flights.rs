@@ -62,6 +62,11 @@ impl Flights {
         self.lock().len()
     }
 
+    /// Forgets all, for the sessions have ended.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Asks for the last byte to go out; false if it was cancelled before.
     pub fn release(&self, id: EntryId) -> bool {
         match self.lock().get_mut(&id) {

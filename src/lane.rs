@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -35,6 +36,13 @@ pub enum Report {
     Up(Server),
 }
 
+/// The files of roots to trust, and when they were last changed.
+type TrustFiles = Vec<(PathBuf, Option<SystemTime>)>;
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
 /// What all lanes share.
 pub struct Shared {
     /// The store.
@@ -49,7 +57,7 @@ pub struct Shared {
     pub settings: RefCell<Arc<Settings>>,
     /// Reports to the dispatcher.
     pub reports: mpsc::UnboundedSender<Report>,
-    tls: RefCell<Option<(Arc<Settings>, Tls)>>,
+    tls: RefCell<Option<(TrustFiles, Tls)>>,
     manners: RefCell<HashMap<Server, Manners>>,
 }
 
@@ -126,14 +134,19 @@ impl Shared {
 
     fn tls(&self) -> Result<Tls, TlsError> {
         let settings = Arc::clone(&self.settings.borrow());
+        let files: TrustFiles = settings
+            .trust_files
+            .iter()
+            .map(|path| (path.clone(), modified(path)))
+            .collect();
         let mut kept = self.tls.borrow_mut();
         if let Some((made_for, tls)) = &*kept
-            && made_for.trust_files == settings.trust_files
+            && *made_for == files
         {
             return Ok(tls.clone());
         }
         let tls = Tls::new(&settings.trust_files)?;
-        *kept = Some((settings, tls.clone()));
+        *kept = Some((files, tls.clone()));
         Ok(tls)
     }
 

@@ -1,0 +1,111 @@
+//! Starting, stopping, leaving: what an engine does over its life.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "server/mod.rs"]
+mod server;
+
+use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::config::{Settings, StreamType};
+use rs_smtpmail::events::Kind;
+use rs_smtpmail::spool::{RecipientState, State};
+use server::{Gate, Options, Rule, Server, Stage};
+use std::time::Duration;
+
+#[test]
+fn stopping_waits_for_the_answer_to_what_is_out() {
+    let gate = Gate::new("final");
+    let server = Server::start(Options::default().rule(Rule::at(Stage::Final).hold(&gate)));
+    let client = Client::for_server(&server);
+    client.send(&target(server.port(), StreamType::Plain), &["a@b"], MESSAGE);
+    gate.wait_reached();
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.engine.stop(server::deadline()));
+        gate.release();
+    });
+    assert!(client.engine.list().unwrap().is_empty());
+    assert_eq!(server.messages().len(), 1);
+}
+
+#[test]
+fn stopping_waits_no_longer_than_told_and_forgets_nothing() {
+    let server = Server::start(Options::default().rule(Rule::at(Stage::Final).hang()));
+    let mut client = Client::for_server(&server);
+    let to = target(server.port(), StreamType::Plain);
+    let id = client.send(&to, &["a@b"], MESSAGE);
+    server.wait_for("the message", |log| !log.messages.is_empty());
+    client.engine.stop(Duration::from_millis(50));
+    let (entry, state) = client.engine.entry(id).unwrap();
+    assert_eq!(state, State::Unconfirmed);
+    assert_eq!(entry.recipients[0].state, RecipientState::Unconfirmed);
+    // Nothing is in flight any more: it can be dealt with.
+    assert_eq!(client.engine.in_flight(), 0);
+    server.set_rules(Vec::new());
+    client.engine.retry(id).unwrap();
+    assert_eq!(client.outcome().kind, Kind::Sent);
+}
+
+#[test]
+fn an_engine_goes_on_after_a_stop() {
+    let server = Server::start(Options::default());
+    let mut client = Client::for_server(&server);
+    let to = target(server.port(), StreamType::Plain);
+    for _ in 0..3 {
+        assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
+        client.engine.stop(server::deadline());
+    }
+    assert_eq!(server.connections().len(), 3);
+}
+
+#[test]
+fn removed_and_held_messages_stay_unsent() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut client = Client::new(Settings::default());
+    let to = target(port, StreamType::Plain);
+    let (first, second) = (
+        client.send(&to, &["a@b"], MESSAGE),
+        client.send(&to, &["a@b"], MESSAGE),
+    );
+    for _ in 0..2 {
+        assert_eq!(client.outcome().kind, Kind::Deferred);
+    }
+    client.engine.remove(first).unwrap();
+    assert_eq!(client.outcome().kind, Kind::Removed);
+    client.engine.hold(second, true).unwrap();
+    assert_eq!(client.outcome().kind, Kind::Cancelled);
+    let list = client.engine.list().unwrap();
+    assert_eq!(list.len(), 1);
+    assert_eq!((list[0].0.id, list[0].1), (second, State::Held));
+    assert_eq!(client.engine.flush().unwrap(), 0);
+    assert!(client.engine.retry(first).is_err());
+}
+
+#[test]
+fn what_an_engine_left_another_takes_up() {
+    let gate = Gate::new("greeting");
+    let server = Server::start(Options::default().rule(Rule::at(Stage::Greeting).hold(&gate)));
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("spool");
+    let settings = settings_for(&server);
+    let start = || {
+        let wake = Box::new(std::io::sink());
+        rs_smtpmail::engine::Engine::new(spool.clone(), settings.clone(), wake).unwrap()
+    };
+    let first = start();
+    let to = target(server.port(), StreamType::Plain);
+    let recipient = rs_smtpmail::address::Path::parse("a@b", "to").unwrap();
+    let sender = rs_smtpmail::address::Path::null();
+    first
+        .send(MESSAGE, sender, vec![recipient], to, Default::default())
+        .unwrap();
+    gate.wait_reached();
+    first.stop(Duration::ZERO);
+    gate.release();
+    let second = start();
+    assert_eq!(second.resume().unwrap(), 1);
+    server.wait_for_messages(1);
+    second.stop(server::deadline());
+    assert!(second.list().unwrap().is_empty());
+}
