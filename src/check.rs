@@ -55,7 +55,12 @@ async fn walk(
                     .authenticate(server, &settings, &credentials)
                     .await?;
                 let user = credentials.user.unwrap_or_default();
-                good("AUTH", format!("logged in as {user} with {mechanism}"));
+                match mechanism {
+                    Some(mechanism) => {
+                        good("AUTH", format!("logged in as {user} with {mechanism}"));
+                    }
+                    None => good("AUTH", "offered, but the server knows none".to_owned()),
+                }
             }
             _ => good(
                 "AUTH",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use crate::config::Settings;
+use crate::config::{Server, Settings};
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
 use crate::error::{Disposition, Stage, Trouble};
@@ -99,10 +99,11 @@ impl Worker {
                 .authenticate(server, &self.settings, &credentials)
                 .await
             {
-                Ok(_) => {
+                Ok(Some(_)) => {
                     keyring.accept(server, given);
                     Ok(Some(session))
                 }
+                Ok(None) => Err(no_auth(server)),
                 Err(trouble) => self.ask_again(session, trouble).await,
             };
         }
@@ -121,6 +122,7 @@ impl Worker {
                 .authenticate(server, &self.settings, &credentials)
                 .await
             {
+                Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
                 Ok(_) => Ok(Some(session)),
                 Err(trouble) => self.ask_again(session, trouble).await,
             },
@@ -212,4 +214,9 @@ impl Worker {
             }
         }
     }
+}
+
+fn no_auth(server: &Server) -> Trouble {
+    let what = "the server wants a login, offers it, and then does not know it".to_owned();
+    credentials_trouble(server, what)
 }

@@ -30,6 +30,8 @@ use crate::credentials::Credentials;
 pub enum AuthError {
     /// The server refused the credentials.
     Refused(Reply),
+    /// The server does not know the command or the mechanism, whatever it announced.
+    Unknown(Reply),
     /// The server can't authenticate anybody now (454), or puts it off.
     Later(Reply),
     /// The mechanism could not be carried out with these credentials or this server.
@@ -132,6 +134,7 @@ pub async fn authenticate(
             334 if is_running || mechanism.ends_with("OAUTH2") || mechanism == "OAUTHBEARER" => {}
             334 => return Err(AuthError::Refused(reply)),
             _ if reply.is_transient() => return Err(AuthError::Later(reply)),
+            500 | 502..=504 => return Err(AuthError::Unknown(reply)),
             _ => return Err(AuthError::Refused(reply)),
         }
         if !is_running {

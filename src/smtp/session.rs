@@ -170,7 +170,8 @@ impl Session {
         }
         let reply = self.ask(Stage::StartTls, &Starttls.to_string()).await?;
         if !reply.is_completion() {
-            if is_required || reply.is_transient() {
+            // Where TLS is only a wish, a refusal is no worse than not offering it.
+            if is_required {
                 let disposition = if reply.is_transient() {
                     Disposition::Retry
                 } else {
@@ -245,13 +246,13 @@ impl Session {
     }
 
     /// Logs in, by the strongest mechanism both sides have, then the next; returns the
-    /// one that worked.
+    /// one that worked, or `None` if the server turns out not to know AUTH at all.
     pub async fn authenticate(
         &mut self,
         server: &Server,
         settings: &Settings,
         credentials: &Credentials,
-    ) -> Result<&'static str, Trouble> {
+    ) -> Result<Option<&'static str>, Trouble> {
         let need_auth = Disposition::NeedsUser(Need::Auth);
         let may_go_in_clear = self.is_local || settings.cleartext_auth_hosts.contains(&server.host);
         if self.channel.is_none() && !may_go_in_clear {
@@ -283,7 +284,7 @@ impl Session {
                 {
                     Ok(()) => {
                         self.is_authenticated = true;
-                        return Ok(mechanism);
+                        return Ok(Some(mechanism));
                     }
                     Err(error) => error,
                 };
@@ -293,6 +294,7 @@ impl Session {
                     let what = "the server cannot authenticate anybody now";
                     return Err(self.trouble(Stage::Auth, Disposition::Retry, what, Some(reply)));
                 }
+                AuthError::Unknown(_) => {}
                 AuthError::Refused(reply) => {
                     let what = "the server refused user name or password";
                     last = Some(self.trouble(Stage::Auth, need_auth, what, Some(reply)));
@@ -302,9 +304,13 @@ impl Session {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| {
-            self.trouble(Stage::Auth, need_auth, "no mechanism was tried", None)
-        }))
+        match last {
+            Some(trouble) => Err(trouble),
+            None => {
+                self.offered.auth.clear();
+                Ok(None)
+            }
+        }
     }
 
     /// Waits until the server ends the session, or says something unasked for, which
