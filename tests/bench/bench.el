@@ -65,24 +65,29 @@
          (server (apply #'sink-start
                         `("--tls" "starttls" "--ca" ,bench-ca "--discard"
                           "--require-auth" "--stats" ,statistics
-                          ,@(and (> rtt 0) `("--rtt-ms" ,(number-to-string rtt))))))
-         (smtpmail-smtp-server "localhost")
-         (smtpmail-smtp-service (sink-port server))
-         (smtpmail-stream-type 'starttls)
-         (auth-source-do-cache t)
-         (gnutls-trustfiles (list bench-ca))
-         (network-security-level 'low)
-         (auth-sources (list (expand-file-name "authinfo" bench-directory))))
+                          ,@(and (> rtt 0) `("--rtt-ms" ,(number-to-string rtt)))))))
+    (unwind-protect
+        (bench-with-options (sink-port server) function)
+      (bench-stop server))))
+
+(defun bench-with-options (port function)
+  "Call FUNCTION with the options set for the server on PORT."
+  (let ((smtpmail-smtp-server "localhost")
+        (smtpmail-smtp-service port)
+        (smtpmail-stream-type 'starttls)
+        (auth-source-do-cache t)
+        (gnutls-trustfiles (list bench-ca))
+        (network-security-level 'low)
+        (auth-sources (list (expand-file-name "authinfo" bench-directory)))
+        (msmtprc (expand-file-name "msmtprc" bench-directory)))
     (with-temp-file (car auth-sources)
       (insert "machine localhost login user password \"pass word\"\n"))
-    (with-temp-file (expand-file-name "msmtprc" bench-directory)
+    (with-temp-file msmtprc
       (insert (format "account default\nhost localhost\nport %d\nfrom me@example.org
 tls on\ntls_starttls on\ntls_trust_file %s\nauth plain\nuser user
-password \"pass word\"\n" (sink-port server) bench-ca)))
-    (set-file-modes (expand-file-name "msmtprc" bench-directory) #o600)
-    (unwind-protect
-        (funcall function)
-      (bench-stop server))))
+password \"pass word\"\n" port bench-ca)))
+    (set-file-modes msmtprc #o600)
+    (funcall function)))
 
 (defun bench-send (function text)
   "Return the seconds for which FUNCTION, sending TEXT, blocks Emacs."
@@ -205,6 +210,55 @@ password \"pass word\"\n" (sink-port server) bench-ca)))
       (bench-peers-script directory "stop")
       (delete-directory directory t))))
 
+(defun bench-far-flush ()
+  "Add rows for 100 messages over one session, 50 ms away.
+By what the server offers; the bounds are what the round trips cost."
+  (pcase-dolist (`(,name . ,arguments)
+                 '(("CHUNKING and PIPELINING")
+                   ("PIPELINING alone" "--no-ext" "CHUNKING")
+                   ("neither" "--no-ext" "CHUNKING" "--no-ext" "PIPELINING")))
+    (let* ((statistics (expand-file-name "turns.json" bench-directory))
+           (server (apply #'sink-start "--tls" "implicit" "--ca" bench-ca "--discard"
+                          "--require-auth" "--rtt-ms" "50" "--stats" statistics
+                          arguments))
+           (seconds (car (bench-flush (sink-port server) 100 3000 bench-ca))))
+      (bench-stop server)
+      (push (list (format "100 messages at 50 ms with %s" name)
+                  (format "%.2f s" seconds) "-" "-"
+                  (format "%d turns" (bench-turns statistics)))
+            bench-rows))))
+
+(defun bench-turns (statistics)
+  "Return the client's turns, from the file STATISTICS."
+  (with-temp-buffer
+    (insert-file-contents statistics)
+    (gethash "turns" (json-parse-buffer))))
+
+(defun bench-one-cold ()
+  "Add a row for the turns of one message on a new session."
+  (cl-flet ((turns (function)
+              (let ((statistics (expand-file-name "turns.json" bench-directory))
+                    (server nil))
+                (setq server (sink-start "--tls" "starttls" "--ca" bench-ca "--discard"
+                                         "--require-auth" "--rtt-ms" "20"
+                                         "--stats" statistics))
+                (unwind-protect
+                    (bench-with-options (sink-port server) function)
+                  (bench-stop server))
+                (bench-turns statistics))))
+    (let ((text (bench-message 3000)))
+      (push (list "turns for one message, STARTTLS and AUTH, with QUIT"
+                  (number-to-string
+                   (turns (lambda ()
+                            (let ((rs-smtpmail-idle-timeout 0))
+                              (bench-send #'rs-smtpmail-send-it text)
+                              (bench-wait 1)))))
+                  (number-to-string
+                   (turns (lambda () (bench-send #'smtpmail-send-it text))))
+                  (number-to-string (turns (lambda () (bench-msmtp text))))
+                  "-")
+            bench-rows))))
+
 (defun bench-curl ()
   "Add rows for 25 MB over TLS, and the memory that takes."
   (let* ((server (sink-start "--tls" "implicit" "--ca" bench-ca "--discard"
@@ -261,6 +315,8 @@ password \"pass word\"\n" (sink-port server) bench-ca)))
         (bench-queue 100 10 50)
         (bench-throughput 500)
         (bench-curl)
+        (bench-far-flush)
+        (bench-one-cold)
         (message "\n| %-50s | %10s | %10s | %10s | %8s |"
                  "what" "this" "smtpmail" "msmtp" "ratio")
         (message "|%s|" (mapconcat (lambda (width) (make-string (+ width 2) ?-))
