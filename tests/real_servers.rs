@@ -134,6 +134,15 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
         };
         deliver(settings, &starttls, mechanism);
     }
+    for mechanism in ["xoauth2", "oauthbearer"] {
+        let settings = postfix.settings();
+        let authinfo = postfix.directory.path().join("authinfo");
+        let (user, token) = (postfix.fact("USER"), postfix.fact("TOKEN"));
+        let line =
+            format!("machine localhost login {user} password {token} smtp-auth {mechanism}\n");
+        std::fs::write(authinfo, line).unwrap();
+        deliver(settings, &starttls, mechanism);
+    }
 
     let settings = Settings {
         trust_files: Vec::new(),

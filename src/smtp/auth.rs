@@ -17,7 +17,7 @@ use rsasl::prelude::{
     ChannelBindingCallback, Mechanism, Mechname, Registry, SASLClient, SASLConfig, Session,
     SessionError, State,
 };
-use rsasl::property::{AuthId, OAuthBearerToken, Password};
+use rsasl::property::{AuthId, AuthzId, OAuthBearerToken, Password};
 use rsasl::validate::NoValidation;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -31,7 +31,7 @@ pub enum AuthError {
     /// The server refused the credentials.
     Refused(Reply),
     /// The server does not know the command or the mechanism, whatever it announced.
-    Unknown(Reply),
+    Unknown,
     /// The server can't authenticate anybody now (454), or puts it off.
     Later(Reply),
     /// The mechanism could not be carried out with these credentials or this server.
@@ -134,7 +134,7 @@ pub async fn authenticate(
             334 if is_running || mechanism.ends_with("OAUTH2") || mechanism == "OAUTHBEARER" => {}
             334 => return Err(AuthError::Refused(reply)),
             _ if reply.is_transient() => return Err(AuthError::Later(reply)),
-            500 | 502..=504 => return Err(AuthError::Unknown(reply)),
+            500 | 502..=504 => return Err(AuthError::Unknown),
             _ => return Err(AuthError::Refused(reply)),
         }
         if !is_running {
@@ -301,6 +301,11 @@ impl SessionCallback for Answers {
             .satisfy::<AuthId>(&self.user)?
             .satisfy::<Password>(self.secret.as_bytes())?
             .satisfy::<OAuthBearerToken>(&self.secret)?;
+        if self.mechanism == "OAUTHBEARER" {
+            // There the token alone does not say whose it is; for a password the user
+            // whom we act for is the one who logs in.
+            request.satisfy::<AuthzId>(&self.user)?;
+        }
         Ok(())
     }
 }

@@ -294,7 +294,7 @@ impl Session {
                     let what = "the server cannot authenticate anybody now";
                     return Err(self.trouble(Stage::Auth, Disposition::Retry, what, Some(reply)));
                 }
-                AuthError::Unknown(_) => {}
+                AuthError::Unknown => {}
                 AuthError::Refused(reply) => {
                     let what = "the server refused user name or password";
                     last = Some(self.trouble(Stage::Auth, need_auth, what, Some(reply)));
