@@ -4,6 +4,7 @@
 //! where the server or the user wants it; [`Session::authenticate`] logs in;
 //! [`Session::run`] hands over messages, one outcome per recipient.
 
+mod answers;
 mod auth;
 mod body;
 mod capabilities;
