@@ -453,3 +453,30 @@ fn a_cancelled_message_is_not_sent() {
     client.engine.hold(id, false).unwrap();
     assert_eq!(client.outcome().kind, Kind::Sent);
 }
+
+#[test]
+fn a_large_message_can_be_cancelled_while_the_server_does_not_read() {
+    let body = [
+        b"Subject: large\n\n".as_slice(),
+        &b"0123456789abcdef\n".repeat(1_000_000),
+    ]
+    .concat();
+    for options in [
+        Options::default(),
+        Options::default().without(Extension::Chunking),
+    ] {
+        let stall = Rule::at(Stage::Content).after_bytes(100_000).stall().once();
+        let stalled = stall.clone();
+        let server = Server::start(options.rule(stall));
+        let mut client = Client::for_server(&server);
+        let to = target(server.port(), StreamType::Plain);
+        let id = client.send(&to, &["a@b"], &body);
+        server.wait_for("the content", |_| stalled.hits() > 0);
+        assert!(client.engine.cancel(id).unwrap());
+        let seen = client.outcome();
+        assert_eq!((seen.kind, seen.entry.hold), (Kind::Cancelled, true));
+        assert!(server.messages().is_empty());
+        client.engine.retry(id).unwrap();
+        assert_eq!(client.outcome().kind, Kind::Sent);
+    }
+}

@@ -198,6 +198,18 @@ fn limits_are_kept() {
         all.dedup();
         assert_eq!(all.len(), 25);
     }
+    let to = [
+        "a@one.example",
+        "b@two.example",
+        "c@One.example",
+        "d@three.example",
+    ];
+    let options = Options::default().limits("RCPTDOMAINMAX=1");
+    let (seen, messages) = send(options, MESSAGE, &to, Wishes::default());
+    assert_eq!(seen.kind, Kind::Sent, "{seen:?}");
+    let groups: Vec<_> = messages.iter().map(Received::addresses).collect();
+    assert_eq!(groups, [vec![to[0], to[2]], vec![to[1]], vec![to[3]]]);
+
     let server = Server::start(Options::default().limits("MAILMAX=3"));
     let mut client = Client::for_server(&server);
     let target = target(server.port(), StreamType::Plain);

@@ -140,6 +140,8 @@ impl<D: Desk> Transfer<'_, D> {
 
     /// Drops a line on which the newest transaction must not be completed.
     pub(super) fn drop_line(&mut self) -> Trouble {
+        // The body's open file keeps the entry locked.
+        self.writing = None;
         if let Some(transaction) = self.transactions.pop_back() {
             if self.desk.is_cancelled(transaction.job.entry.id) {
                 self.desk.cancelled(transaction.job);
@@ -177,6 +179,7 @@ impl<D: Desk> Transfer<'_, D> {
         // A session that has served messages may just have been closed for being idle:
         // what it had not begun to send is not to blame, and gets a new one.
         let is_stale = self.session.messages > 0;
+        self.writing = None;
         for transaction in std::mem::take(&mut self.transactions) {
             let id = transaction.job.entry.id;
             if self.desk.is_cancelled(id) && !transaction.is_last_byte_out {

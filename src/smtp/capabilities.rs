@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub mail_max: Option<usize>,
     /// RFC 9422, RCPTMAX: recipients taken for one message.
     pub rcpt_max: Option<usize>,
+    /// RFC 9422, RCPTDOMAINMAX: domains among the recipients of one message.
+    pub rcpt_domain_max: Option<usize>,
     /// RFC 1870: the largest message taken; `None` if not offered, 0 for no limit.
     pub size: Option<u64>,
     /// RFC 4954: mechanism names in upper case, in the server's order.
@@ -94,6 +96,7 @@ impl Capabilities {
         match name.to_ascii_uppercase().as_str() {
             "MAILMAX" => self.mail_max = number,
             "RCPTMAX" => self.rcpt_max = number,
+            "RCPTDOMAINMAX" => self.rcpt_domain_max = number,
             _ => {}
         }
     }

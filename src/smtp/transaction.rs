@@ -259,11 +259,26 @@ fn recipients(offered: &Capabilities, job: &Job) -> (Vec<Asked>, usize, bool) {
         .enumerate()
         .filter(|(_, recipient)| recipient.state == RecipientState::Pending)
         .collect();
-    let taken = offered.rcpt_max.unwrap_or(usize::MAX).min(pending.len());
-    let left_out = pending.len() - taken;
-    let asked = pending
+    let most = offered.rcpt_max.unwrap_or(usize::MAX);
+    let most_domains = offered.rcpt_domain_max.unwrap_or(usize::MAX);
+    let mut domains: Vec<Option<String>> = Vec::new();
+    let (taken, left_out): (Vec<_>, Vec<_>) =
+        pending
+            .into_iter()
+            .enumerate()
+            .partition(|(number, (_, recipient))| {
+                let domain = recipient.path.domain().map(str::to_lowercase);
+                let is_known = domains.contains(&domain);
+                let is_taken = *number < most && (is_known || domains.len() < most_domains);
+                if is_taken && !is_known {
+                    domains.push(domain);
+                }
+                is_taken
+            });
+    let left_out = left_out.len();
+    let asked = taken
         .into_iter()
-        .take(taken)
+        .map(|(_, pending)| pending)
         .map(|(index, recipient)| {
             let text = envelope_text(&recipient.path, is_utf8);
             let unaskable = text.is_none().then(|| {
