@@ -21,13 +21,18 @@ struct Postfix {
 }
 
 impl Postfix {
-    fn start() -> Self {
+    /// `None` where it can't run, which CI does not take for an answer.
+    fn start() -> Option<Self> {
         // Unix sockets are in it, whose names are short.
         let directory = tempfile::Builder::new()
             .prefix("pf")
             .tempdir_in("/tmp")
             .unwrap();
         let output = script(directory.path(), "start");
+        if output.status.code() == Some(3) && std::env::var_os("CI").is_none() {
+            eprintln!("not run: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
         assert!(output.status.success(), "{output:?}");
         let text = std::fs::read_to_string(directory.path().join("env")).unwrap();
         let facts = text
@@ -35,7 +40,7 @@ impl Postfix {
             .filter_map(|line| line.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
             .collect();
-        Postfix { directory, facts }
+        Some(Postfix { directory, facts })
     }
 
     fn fact(&self, key: &str) -> &str {
@@ -106,7 +111,9 @@ fn body(message: &[u8]) -> &str {
 
 #[test]
 fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
-    let postfix = Postfix::start();
+    let Some(postfix) = Postfix::start() else {
+        return;
+    };
     let mut sent = 0;
     let mut deliver = |settings: Settings, to: &Server, what: &str| {
         let mut client = Client::new(settings);
