@@ -371,9 +371,10 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
 ;;;###autoload
 (defun rs-smtpmail-send-it ()
   "Send the mail in the current buffer.
-This is for `send-mail-function' and `message-send-mail-function'.  The
-mail is safely in the spool when this returns; the outcome is told later,
-unless `rs-smtpmail-synchronous' says otherwise."
+A value for the options `send-mail-function' and the variable
+`message-send-mail-function'.  The mail is safely in the spool when this
+returns; the outcome is told later, unless `rs-smtpmail-synchronous' says
+otherwise."
   (require 'smtpmail)
   (unwind-protect
       (let ((rs-smtpmail--calls (1+ rs-smtpmail--calls)))

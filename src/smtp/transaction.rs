@@ -182,7 +182,9 @@ impl Transaction {
             return Err(Box::new((job, verdict)));
         }
         let dsn = entry.wishes.dsn.clone().filter(|_| offered.dsn);
-        let is_eight_bit = entry.facts.eight_bit && converted.is_none();
+        let is_eight_bit = converted
+            .as_deref()
+            .map_or(entry.facts.eight_bit, |bytes| !bytes.is_ascii());
         let mut parameters = Vec::new();
         if offered.size.is_some() {
             parameters.push(MailParameter::Size(size as usize));

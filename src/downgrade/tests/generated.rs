@@ -1,0 +1,136 @@
+//! Generated messages.
+
+use mail_parser::MessageParser;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A MIME tree as text; `place` makes boundaries unlike each other.
+#[derive(Clone, Debug)]
+enum Tree {
+    Leaf(usize, usize, Vec<u8>),
+    Multipart(usize, Vec<Tree>),
+    Message(Box<Tree>),
+}
+
+impl Tree {
+    fn append(&self, place: &str, out: &mut Vec<u8>) {
+        let encodings = ["7bit", "8bit", "binary"];
+        match self {
+            Tree::Leaf(kind, encoding, body) => {
+                let kinds = ["text/plain; charset=utf-8", "text/html", "image/png", "X"];
+                let kind = kinds[*kind];
+                if kind != "X" {
+                    out.extend_from_slice(format!("Content-Type: {kind}\r\n").as_bytes());
+                }
+                if let Some(encoding) = encodings.get(*encoding) {
+                    let field = format!("Content-Transfer-Encoding: {encoding}\r\n");
+                    out.extend_from_slice(field.as_bytes());
+                }
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(body);
+            }
+            Tree::Multipart(encoding, children) => {
+                let encoding = encodings[encoding % 3];
+                let head = format!(
+                    "Content-Type: multipart/mixed;\r\n\tboundary=\"={place}=\"\r\n\
+                     Content-Transfer-Encoding: {encoding}\r\n\r\n"
+                );
+                out.extend_from_slice(head.as_bytes());
+                for (number, child) in children.iter().enumerate() {
+                    out.extend_from_slice(format!("--={place}=\r\n").as_bytes());
+                    child.append(&format!("{place}{number}"), out);
+                    out.extend_from_slice(b"\r\n");
+                }
+                out.extend_from_slice(format!("--={place}=--").as_bytes());
+            }
+            Tree::Message(child) => {
+                out.extend_from_slice(b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n");
+                child.append(&format!("{place}m"), out);
+            }
+        }
+    }
+}
+
+/// Content with what matters to encodings, and lines that are almost delimiters.
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        "[ -~]{0,40}",
+        "[ =.\t-]{1,3}",
+        "[äöü€]{1,30}",
+        Just("\r\n".to_owned()),
+        Just("--=r=".to_owned()),
+        Just("--=r0=--".to_owned()),
+        "[a-z ]{900,1100}",
+    ];
+    proptest::collection::vec(piece, 0..8).prop_map(|pieces| {
+        let text = pieces.concat();
+        let lines = text.split("\r\n").map(|line| {
+            let is_like_a_delimiter = line.starts_with("--");
+            if is_like_a_delimiter {
+                format!("x{line}")
+            } else {
+                line.to_owned()
+            }
+        });
+        lines.collect::<Vec<_>>().join("\r\n").into_bytes()
+    })
+}
+
+fn tree() -> impl Strategy<Value = Tree> {
+    let leaf = (0..4_usize, 0..4_usize, body())
+        .prop_map(|(kind, encoding, body)| Tree::Leaf(kind, encoding, body));
+    leaf.prop_recursive(4, 12, 4, |inner| {
+        prop_oneof![
+            (0..3_usize, proptest::collection::vec(inner.clone(), 1..4))
+                .prop_map(|(encoding, children)| Tree::Multipart(encoding, children)),
+            inner.prop_map(|child| Tree::Message(Box::new(child))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_octets_panic_and_the_result_is_legal(
+        octets: Vec<u8>,
+        pieces in proptest::collection::vec(
+            "(Content-Type: |multipart/mixed; boundary=b|message/rfc822|Subject: |To: |\r\n|\r\n|--b|--|é|\"|\\(|<|>|:|,|\\\\| )",
+            0..40,
+        ),
+    ) {
+        for message in [octets, pieces.concat().into_bytes()] {
+            for allowed in [SEVEN_BIT, EIGHT_BIT, UTF8_HEADER] {
+                if let Ok(result) = downgrade(&message, allowed) {
+                    prop_assert_eq!(allowed.header_trouble(&result), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn trees_decode_to_what_they_were(tree in tree()) {
+        let mut message = b"MIME-Version: 1.0\r\n".to_vec();
+        tree.append("r", &mut message);
+        message.extend_from_slice(b"\r\n");
+        checked(&message, SEVEN_BIT);
+        checked(&message, EIGHT_BIT);
+    }
+
+    #[test]
+    fn subjects_and_names_read_as_they_did(
+        words in proptest::collection::vec("[a-zäé€]{1,60}", 1..12),
+        is_quoted: bool,
+    ) {
+        let text = words.join(" ");
+        let name = if is_quoted { format!("\"{text}, \\\"x\\\"\"") } else { text.clone() };
+        let message = crlf(&format!("Subject: {text}\nTo: {name} <a@b>, c@d\n\nx\n"));
+        let result = checked(&message, SEVEN_BIT);
+        let header = String::from_utf8_lossy(&result);
+        let encoded_words = header.split_whitespace().filter(|word| word.starts_with("=?"));
+        prop_assert!(encoded_words.into_iter().all(|word| word.len() <= 75));
+        let before = MessageParser::new().parse(&message).unwrap();
+        let after = MessageParser::new().parse(&result).unwrap();
+        prop_assert_eq!(after.subject(), Some(text.as_str()));
+        prop_assert_eq!(after.to().map(|to| format!("{to:?}")), before.to().map(|to| format!("{to:?}")));
+    }
+}
