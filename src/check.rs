@@ -8,7 +8,7 @@ use crate::config::Server;
 use crate::credentials::Credentials;
 use crate::error::{Stage, Trouble};
 use crate::events::Event;
-use crate::lane::Shared;
+use crate::shared::Shared;
 use crate::smtp::Session;
 
 /// Checks `server`; each step is an event of `request`, the last one marked.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::Patience;
+
 /// A submission server and how to speak to it. Two messages with equal servers can
 /// share a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -237,6 +239,8 @@ pub struct Settings {
     pub loopback_pinentry: bool,
     /// See [`Unconfirmed`].
     pub unconfirmed: Unconfirmed,
+    /// When to try again after transient trouble.
+    pub patience: Patience,
     /// Mechanisms allowed, in order (`smtpmail-auth-supported`); `None` for all.
     pub auth_mechanisms: Option<Vec<String>>,
 }
@@ -255,6 +259,7 @@ impl Default for Settings {
             reply_timeout: Duration::from_secs(300),
             loopback_pinentry: false,
             unconfirmed: Unconfirmed::Ask,
+            patience: Patience::default(),
             auth_mechanisms: None,
         }
     }

@@ -12,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::events::{Event, Kind};
 use crate::module::Failure;
 use crate::requests::Answer;
+use crate::schedule::Patience;
 use crate::spool::{Dsn, Entry, Need, Recipient, RecipientState, State, Timestamp, Wishes};
 
 /// A list of property keyword and value, as it grows.
@@ -126,13 +127,25 @@ pub fn server(plist: Value<'_>) -> Result<Server, Failure> {
 
 /// An OPTIONS plist of `rs-smtp-send`.
 pub fn wishes(plist: Value<'_>) -> Result<Wishes, Failure> {
-    let require_tls = get::<Value<'_>>(plist, ":require-tls")?.is_some();
-    let Some(wanted) = get::<Value<'_>>(plist, ":dsn")? else {
-        return Ok(Wishes {
-            require_tls,
-            dsn: None,
-        });
+    let not_before = match get::<Value<'_>>(plist, ":not-before")? {
+        Some(time) => Some(timestamp(time)?),
+        None => None,
     };
+    let origin: Option<String> = get(plist, ":origin")?;
+    Ok(Wishes {
+        dsn: match get::<Value<'_>>(plist, ":dsn")? {
+            Some(wanted) => Some(dsn(wanted)?),
+            None => None,
+        },
+        require_tls: get::<Value<'_>>(plist, ":require-tls")?.is_some(),
+        not_before,
+        date_at_sending: get::<Value<'_>>(plist, ":date-at-sending")?.is_some(),
+        origin: origin.map(PathBuf::from),
+        copy: get(plist, ":copy")?,
+    })
+}
+
+fn dsn(wanted: Value<'_>) -> Result<Dsn, Failure> {
     let mut dsn = Dsn::default();
     if let Some(symbol) = get::<Value<'_>>(wanted, ":ret")? {
         dsn.return_all = match symbol_name(symbol)?.as_str() {
@@ -150,10 +163,7 @@ pub fn wishes(plist: Value<'_>) -> Result<Wishes, Failure> {
             dsn.notify.push(name.to_ascii_uppercase());
         }
     }
-    Ok(Wishes {
-        require_tls,
-        dsn: Some(dsn),
-    })
+    Ok(dsn)
 }
 
 /// A SETTINGS plist.
@@ -211,6 +221,11 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
         reply_timeout: seconds(":reply-timeout", defaults.reply_timeout)?,
         loopback_pinentry: get::<Value<'_>>(plist, ":loopback-pinentry")?.is_some(),
         unconfirmed,
+        patience: Patience {
+            first_pause: seconds(":retry-first-pause", defaults.patience.first_pause)?,
+            longest_pause: seconds(":retry-longest-pause", defaults.patience.longest_pause)?,
+            give_up_after: seconds(":retry-give-up", defaults.patience.give_up_after)?,
+        },
         auth_mechanisms: mechanisms,
     })
 }
@@ -235,6 +250,12 @@ fn float_time(time: Timestamp) -> f64 {
     time.0 as f64 / 1000.0
 }
 
+/// A time in any form that Lisp has for it.
+pub fn timestamp(time: Value<'_>) -> Result<Timestamp, Failure> {
+    let seconds: f64 = time.env.call("float-time", (time,))?.into_rust()?;
+    Ok(Timestamp((seconds * 1000.0).max(0.0) as u64))
+}
+
 /// An ENTRY plist.
 pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Value<'e>> {
     let mut plist = Plist::new(env);
@@ -246,6 +267,9 @@ pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Val
         State::Unconfirmed => "unconfirmed",
         State::Held => "held",
         State::NeedsUser => "needs-user",
+        State::Scheduled => "scheduled",
+        State::Filing => "filing",
+        State::Sent => "sent",
     };
     plist.put_symbol(":state", state)?;
     plist.put(":created", float_time(entry.created))?;
@@ -261,6 +285,13 @@ pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Val
         ":next-try",
         has_next_try.then(|| float_time(entry.next_try)),
     )?;
+    plist.put(":not-before", entry.wishes.not_before.map(float_time))?;
+    let origin = entry.wishes.origin.as_ref();
+    plist.put(
+        ":origin",
+        origin.map(|file| file.to_string_lossy().into_owned()),
+    )?;
+    plist.put(":copy", entry.wishes.copy.as_deref())?;
     plist.put(":error", entry.error.as_deref())?;
     plist.finish()
 }
@@ -315,9 +346,11 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
                 Kind::NeedsUser(_) => "needs-user",
                 Kind::Unconfirmed => "unconfirmed",
                 Kind::Cancelled | Kind::Removed => "cancelled",
+                Kind::Unfiled => "unfiled",
+                Kind::Filed => "filed",
             };
             plist.put_symbol(":event", name)?;
-            let state = stored.state(false);
+            let state = stored.state(false, Timestamp::now());
             plist.put(":entry", entry(env, &stored, state)?)?;
             plist.put(":error", error)?;
             plist.put(":reply", reply)?;

@@ -89,7 +89,7 @@ impl LaneDesk {
         self.lane.shared().spool.unmark(&job.entry);
         drop(job); // unlocked before anybody else is to claim it
         self.lane.land(id);
-        self.lane.queue.borrow_mut().push_front(id);
+        self.lane.push_front(id);
     }
 }
 
@@ -157,7 +157,14 @@ impl Desk for LaneDesk {
     }
 
     fn flush(&mut self) {
-        let (jobs, replies): (Vec<_>, Vec<_>) = self.accepted.drain(..).unzip();
+        let (to_file, done): (Vec<_>, Vec<_>) = self
+            .accepted
+            .drain(..)
+            .partition(|(job, _)| job.entry.is_to_be_filed());
+        for (job, reply) in to_file {
+            self.lane.keep_for_filing(job, reply.as_ref());
+        }
+        let (jobs, replies): (Vec<_>, Vec<_>) = done.into_iter().unzip();
         if jobs.is_empty() {
             return;
         }

@@ -1,6 +1,6 @@
 //! The one loop: commands in, timers, sessions out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,53 @@ use tokio::time::{sleep, timeout};
 use crate::check;
 use crate::config::{Server, Settings};
 use crate::events::Event;
-use crate::lane::{Lane, Report, Shared};
-use crate::spool::{EntryId, Timestamp};
+use crate::lane::Lane;
+use crate::platform;
+use crate::schedule::Patience;
+use crate::shared::{Report, Shared};
+use crate::spool::{Entry, EntryId, Neighbour, Owner, Timestamp};
 use crate::worker;
 
 /// The clock is looked at this often, for timers sleep while a laptop does.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
+/// When a message is to be tried.
+#[derive(Debug)]
+pub struct Due {
+    id: EntryId,
+    server: Server,
+    /// 0 if the user wants it now, be the server known to be down.
+    at: Timestamp,
+}
+
+impl Due {
+    /// At the time the user wants.
+    pub fn wanted(entry: &Entry) -> Self {
+        let at = entry.wanted_at();
+        let is_over = at <= Timestamp::now();
+        Due::at(entry, if is_over { Timestamp::default() } else { at })
+    }
+
+    /// When it is due by itself.
+    pub fn later(entry: &Entry, patience: Patience, now: Timestamp) -> Self {
+        let next_try = patience.at_most(entry.next_try, now);
+        Due::at(entry, next_try.max(entry.wanted_at()))
+    }
+
+    fn at(entry: &Entry, at: Timestamp) -> Self {
+        Due {
+            id: entry.id,
+            server: entry.server.clone(),
+            at,
+        }
+    }
+}
+
 /// What Emacs's thread tells the dispatcher.
 #[derive(Debug)]
 pub enum Command {
-    /// These are to be tried at these times.
-    Schedule(Vec<(EntryId, Server, Timestamp)>),
+    /// These are to be tried at their times.
+    Schedule(Vec<Due>),
     /// New settings.
     Configure(Box<Settings>),
     /// A server is to be checked, under this number.
@@ -46,9 +81,13 @@ pub async fn run(
         lanes: HashMap::new(),
         due: BTreeSet::new(),
         servers: HashMap::new(),
+        down: HashMap::new(),
+        owner: None,
+        watched: HashSet::new(),
         sessions: JoinSet::new(),
         lane_of: HashMap::new(),
     };
+    dispatcher.move_in();
     loop {
         let pause = dispatcher.launch_due(Timestamp::now());
         tokio::select! {
@@ -59,7 +98,7 @@ pub async fn run(
             },
             Some(report) = reports.recv() => dispatcher.hear(report),
             Some(ended) = dispatcher.sessions.join_next_with_id() => dispatcher.see_off(ended),
-            () = sleep(pause.min(LONGEST_NAP)) => {}
+            () = sleep(pause.min(LONGEST_NAP)) => dispatcher.look_for_neighbours(),
         }
     }
 }
@@ -69,17 +108,31 @@ struct Dispatcher {
     lanes: HashMap<Server, Rc<Lane>>,
     due: BTreeSet<(Timestamp, EntryId)>,
     servers: HashMap<EntryId, (Timestamp, Server)>,
+    down: HashMap<Server, Down>,
+    owner: Option<Owner>,
+    watched: HashSet<Neighbour>,
     sessions: JoinSet<()>,
     lane_of: HashMap<Id, Rc<Lane>>,
+}
+
+/// A server that could not be reached.
+#[derive(Debug, Default)]
+struct Down {
+    failures: u32,
+    /// It is left alone until then.
+    until: Timestamp,
+    /// What is to go as soon as it is up again.
+    waiting: HashSet<EntryId>,
 }
 
 impl Dispatcher {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Schedule(entries) => {
-                for (id, server, at) in entries {
-                    self.schedule(id, server, at);
+                for due in entries {
+                    self.schedule(due.id, due.server, due.at);
                 }
+                self.look_for_neighbours();
             }
             Command::Configure(settings) => {
                 *self.shared.settings.borrow_mut() = Arc::new(*settings);
@@ -96,7 +149,7 @@ impl Dispatcher {
     /// Lets sessions finish what they have begun.
     async fn wind_up(&mut self, limit: Duration) {
         for lane in self.lanes.values() {
-            lane.queue.borrow_mut().clear();
+            lane.clear();
         }
         let landed = async {
             while self.shared.flights.count() > 0 {
@@ -123,6 +176,15 @@ impl Dispatcher {
             }
             self.due.pop_first();
             if let Some((_, server)) = self.servers.remove(&id) {
+                if at > Timestamp::default()
+                    && let Some(down) = self.down.get_mut(&server)
+                    && down.until > now
+                {
+                    down.waiting.insert(id);
+                    let until = down.until;
+                    self.schedule(id, server, until);
+                    continue;
+                }
                 let lane = self.lane(server);
                 lane.push(id);
                 self.open_session_if_useful(&lane);
@@ -163,9 +225,79 @@ impl Dispatcher {
                 Err(error) => self.shared.outbox.push(Event::Problem(error.to_string())),
             },
             Report::Up(server) => {
+                self.release_waiting(&server);
                 let lane = self.lane(server);
                 lane.is_up.set(true);
                 self.open_session_if_useful(&lane);
+            }
+            Report::Down(server, messages) => {
+                let patience = self.shared.settings.borrow().patience;
+                let down = self.down.entry(server).or_default();
+                down.failures += 1;
+                down.until = Timestamp::now().after(patience.pause(down.failures));
+                down.waiting.extend(messages);
+            }
+            Report::NeighbourGone(neighbour) => {
+                self.watched.remove(&neighbour);
+                self.take_over();
+            }
+        }
+    }
+
+    /// The server is up: what waited for that goes now.
+    fn release_waiting(&mut self, server: &Server) {
+        let Some(down) = self.down.remove(server) else {
+            return;
+        };
+        let now = Timestamp::now();
+        for id in down.waiting {
+            if self.servers.contains_key(&id) {
+                self.schedule(id, server.clone(), now);
+            }
+        }
+    }
+
+    /// Tells other processes of this one, and watches them.
+    fn move_in(&mut self) {
+        match self.shared.spool.own() {
+            Ok(owner) => self.owner = Some(owner),
+            Err(error) => self.shared.tell_spool_trouble(&error),
+        }
+        self.look_for_neighbours();
+    }
+
+    fn look_for_neighbours(&mut self) {
+        let Some(owner) = &self.owner else { return };
+        for neighbour in self.shared.spool.neighbours(owner) {
+            if self.watched.insert(neighbour.clone()) {
+                let spool = Arc::clone(&self.shared.spool);
+                let reports = self.shared.reports.clone();
+                // It may wait for days, and Emacs can end meanwhile.
+                let watch = std::thread::Builder::new().name("rs-smtpmail-watch".to_owned());
+                // Without it, what a neighbour leaves is found when it is looked for.
+                let _ = watch.spawn(move || {
+                    platform::block_signals();
+                    if spool.wait_for_end(&neighbour).is_ok() {
+                        let _ = reports.send(Report::NeighbourGone(neighbour));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Schedules what a process that has ended may have left.
+    fn take_over(&mut self) {
+        let shared = Rc::clone(&self.shared);
+        let listing = match shared.spool.list(|id| shared.flights.contains(id)) {
+            Ok(listing) => listing,
+            Err(error) => return shared.tell_spool_trouble(&error),
+        };
+        let patience = shared.settings.borrow().patience;
+        let now = Timestamp::now();
+        for (entry, state) in listing.entries {
+            if shared.spool.is_to_be_taken_up(&entry, state) {
+                let due = Due::later(&entry, patience, now);
+                self.schedule(due.id, due.server, due.at);
             }
         }
     }

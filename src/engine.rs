@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use tokio::task::LocalSet;
 
 use crate::address::Path;
 use crate::config::{ConfigError, Server, Settings};
-use crate::dispatcher::{self, Command};
+use crate::copies::Copies;
+use crate::dispatcher::{self, Command, Due};
 use crate::events::{Event, Kind, Outbox};
 use crate::flights::{Cancellation, Flights};
 use crate::keyring::Keyring;
-use crate::lane::Shared;
 use crate::message::Message;
 use crate::requests::{Answer, Requests};
+use crate::shared::Shared;
 use crate::spool::fs::Fs;
 use crate::spool::{
     Claim, Entry, EntryId, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
@@ -50,6 +51,7 @@ pub struct Engine {
     spool: Arc<Spool>,
     outbox: Arc<Outbox>,
     flights: Arc<Flights>,
+    copies: Arc<Copies>,
     requests: Arc<Requests>,
     settings: Mutex<Settings>,
     running: Mutex<Option<Running>>,
@@ -88,6 +90,7 @@ impl Engine {
             spool: Arc::new(spool),
             outbox: Arc::new(outbox),
             flights: Arc::default(),
+            copies: Arc::default(),
             requests: Arc::default(),
             settings: Mutex::new(settings),
             running: Mutex::new(None),
@@ -96,7 +99,7 @@ impl Engine {
 
     /// Replaces the settings.
     pub fn configure(&self, settings: Settings) -> Result<(), EngineError> {
-        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock_settings();
         if *current != settings {
             *current = settings.clone();
             drop(current);
@@ -105,6 +108,10 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn lock_settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the events since the last call.
@@ -135,8 +142,9 @@ impl Engine {
         }
         let entry = Entry::new(sender, recipients, server, message.facts.clone(), wishes);
         self.spool.commit(&entry, &message)?;
-        let due = (entry.id, entry.server, Timestamp::default());
-        if let Err(error) = self.schedule(vec![due]) {
+        if !entry.waits_for_origin()
+            && let Err(error) = self.schedule(vec![Due::wanted(&entry)])
+        {
             // It is accepted all the same: an error now would have it sent twice.
             self.outbox.push(Event::Problem(error.to_string()));
         }
@@ -146,32 +154,16 @@ impl Engine {
     /// All entries with their states, oldest first. What can't be read is reported
     /// as an event.
     pub fn list(&self) -> Result<Vec<(Entry, State)>, EngineError> {
-        let listing = self.spool.list()?;
+        let listing = self.spool.list(|id| self.flights.contains(id))?;
         for problem in listing.problems {
             self.outbox.push(Event::Problem(problem));
         }
-        Ok(listing
-            .entries
-            .into_iter()
-            .map(|entry| self.with_state(entry))
-            .collect())
+        Ok(listing.entries)
     }
 
     /// One entry with its state.
     pub fn entry(&self, id: EntryId) -> Result<(Entry, State), EngineError> {
-        Ok(self.with_state(self.spool.load(id)?))
-    }
-
-    fn with_state(&self, mut entry: Entry) -> (Entry, State) {
-        let is_ours = self.flights.contains(entry.id);
-        let is_marked = !is_ours && self.spool.is_marked(&entry);
-        let is_in_flight = is_ours || (is_marked && self.spool.is_claimed(entry.id));
-        if is_marked && !is_in_flight {
-            // Whoever claims it next will write that down.
-            entry.turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
-        }
-        let state = entry.state(is_in_flight);
-        (entry, state)
+        Ok(self.spool.look(id, self.flights.contains(id))?)
     }
 
     /// The stored bytes of an entry.
@@ -181,29 +173,70 @@ impl Engine {
 
     /// Takes up everything that waits, each entry at its time. Returns how many.
     pub fn resume(&self) -> Result<usize, EngineError> {
-        self.take_up(|entry| entry.next_try)
+        let patience = self.lock_settings().patience;
+        let now = Timestamp::now();
+        self.take_up(|entry| Due::later(entry, patience, now))
     }
 
-    /// Tries everything that waits now. Returns how many.
+    /// Tries everything that waits now, but for what is to be sent later by the user's
+    /// wish. Returns how many.
     pub fn flush(&self) -> Result<usize, EngineError> {
-        self.take_up(|_| Timestamp::default())
+        self.take_up(Due::wanted)
     }
 
-    fn take_up(&self, at: impl Fn(&Entry) -> Timestamp) -> Result<usize, EngineError> {
-        let entries: Vec<_> = self
-            .list()?
-            .into_iter()
-            // What a killed Emacs left unconfirmed is claimed, so that it is told.
-            .filter(|(entry, state)| {
-                entry.is_ready() || (*state == State::Unconfirmed && self.spool.is_marked(entry))
-            })
-            .map(|(entry, _)| (entry.id, entry.server.clone(), at(&entry)))
-            .collect();
-        let count = entries.len();
+    fn take_up(&self, due: impl Fn(&Entry) -> Due) -> Result<usize, EngineError> {
+        let mut waiting = Vec::new();
+        for (entry, state) in self.list()? {
+            if entry.is_to_be_filed() {
+                self.file_copy(entry.id)?;
+            }
+            if self.spool.is_to_be_taken_up(&entry, state) {
+                waiting.push(due(&entry));
+            }
+        }
+        let count = waiting.len();
         if count > 0 {
-            self.schedule(entries)?;
+            self.schedule(waiting)?;
         }
         Ok(count)
+    }
+
+    /// Asks Lisp to file the copy of an accepted message, if nobody does that yet.
+    fn file_copy(&self, id: EntryId) -> Result<(), EngineError> {
+        match self.spool.claim(id) {
+            Ok(Some(claim)) if claim.entry.is_to_be_filed() => {
+                let entry = claim.entry.clone();
+                if entry.is_delivered() {
+                    self.copies.hold(claim);
+                }
+                self.tell(Kind::Unfiled, entry);
+                Ok(())
+            }
+            Ok(_) | Err(SpoolError::NoSuchEntry(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes note that the copy of an accepted message has been filed; or that it could
+    /// not be, and why. Then it is asked for again with the next resume or flush.
+    pub fn filed(&self, id: EntryId, problem: Option<String>) -> Result<(), EngineError> {
+        let mut claim = match self.copies.take(id) {
+            Some(claim) => claim,
+            None => self.claim(id)?,
+        };
+        if problem.is_some() {
+            claim.entry.error = problem;
+            return Ok(self.spool.update(&claim)?);
+        }
+        claim.entry.wishes.copy = None;
+        let entry = claim.entry.clone();
+        if entry.is_delivered() {
+            self.spool.settle(claim)?;
+        } else {
+            self.spool.update(&claim)?;
+        }
+        self.tell(Kind::Filed, entry);
+        Ok(())
     }
 
     /// Tries one entry now, whatever became of it before.
@@ -214,6 +247,26 @@ impl Engine {
             RecipientState::Pending,
         );
         claim.entry.hold = false;
+        claim.entry.wishes.not_before = None;
+        self.release(claim)
+    }
+
+    /// Sets the time the user wants an entry sent at; `None` for now.
+    pub fn schedule_at(
+        &self,
+        id: EntryId,
+        not_before: Option<Timestamp>,
+    ) -> Result<(), EngineError> {
+        let mut claim = self.claim(id)?;
+        claim.entry.wishes.not_before = not_before;
+        self.release(claim)
+    }
+
+    /// Names a file outside of the spool that stands for the message while it exists,
+    /// or lets the entry go when there is none any more.
+    pub fn set_origin(&self, id: EntryId, origin: Option<PathBuf>) -> Result<(), EngineError> {
+        let mut claim = self.claim(id)?;
+        claim.entry.wishes.origin = origin;
         self.release(claim)
     }
 
@@ -235,12 +288,8 @@ impl Engine {
         claim.entry.need = None;
         claim.entry.next_try = Timestamp::default();
         self.spool.update(&claim)?;
-        let due = (
-            claim.entry.id,
-            claim.entry.server.clone(),
-            Timestamp::default(),
-        );
-        let is_ready = claim.entry.is_ready();
+        let due = Due::wanted(&claim.entry);
+        let is_ready = claim.entry.is_ready() && !claim.entry.waits_for_origin();
         drop(claim);
         if is_ready {
             self.schedule(vec![due])?;
@@ -325,7 +374,7 @@ impl Engine {
         running.is_some()
     }
 
-    fn schedule(&self, entries: Vec<(EntryId, Server, Timestamp)>) -> Result<(), EngineError> {
+    fn schedule(&self, entries: Vec<Due>) -> Result<(), EngineError> {
         self.command(Command::Schedule(entries))
     }
 
@@ -354,12 +403,9 @@ impl Engine {
             spool: Arc::clone(&self.spool),
             outbox: Arc::clone(&self.outbox),
             flights: Arc::clone(&self.flights),
+            copies: Arc::clone(&self.copies),
             requests: Arc::clone(&self.requests),
-            settings: self
-                .settings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            settings: self.lock_settings().clone(),
         };
         let thread = std::thread::Builder::new()
             .name("rs-smtpmail".to_owned())
@@ -390,6 +436,7 @@ struct Parts {
     spool: Arc<Spool>,
     outbox: Arc<Outbox>,
     flights: Arc<Flights>,
+    copies: Arc<Copies>,
     requests: Arc<Requests>,
     settings: Settings,
 }
@@ -412,6 +459,7 @@ impl Parts {
             self.spool,
             self.outbox,
             self.flights,
+            self.copies,
             keyring,
             self.settings,
             reports,

@@ -23,6 +23,10 @@ pub enum Kind {
     Cancelled,
     /// Stopped by the user, and deleted.
     Removed,
+    /// Was accepted before; its copy is to be filed now.
+    Unfiled,
+    /// Its copy has been filed; it is out of the spool.
+    Filed,
 }
 
 /// Something to tell Lisp.

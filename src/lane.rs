@@ -1,23 +1,18 @@
 //! The messages for one server that are due, and the sessions that serve them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::config::{Server, Settings, Unconfirmed};
+use crate::config::{Server, Unconfirmed};
 use crate::error::{Disposition, Stage, Trouble};
-use crate::events::{Event, Kind, Outbox};
-use crate::flights::Flights;
-use crate::keyring::Keyring;
-use crate::schedule;
-use crate::smtp::{Distrust, Job, Reply, Trace};
-use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError, Timestamp};
-use crate::tls::{Tls, TlsError};
+use crate::events::Kind;
+use crate::shared::{Report, Shared};
+use crate::smtp::{Job, Reply};
+use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, SpoolError, Timestamp};
 
 /// With so many messages waiting a second session is worth its handshakes.
 const MANY_WAITING: usize = 8;
@@ -27,156 +22,14 @@ const LARGE_IN_FLIGHT: u64 = 1024 * 1024;
 /// And behind one that takes so long.
 const LONG_IN_FLIGHT: Duration = Duration::from_secs(3);
 
-/// What sessions tell the dispatcher.
-#[derive(Debug)]
-pub enum Report {
-    /// To be tried again then.
-    Due(EntryId, Timestamp),
-    /// A session with this server came about: more may be opened.
-    Up(Server),
-}
-
-/// The files of roots to trust, and when they were last changed.
-type TrustFiles = Vec<(PathBuf, Option<SystemTime>)>;
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
-}
-
-/// What all lanes share.
-pub struct Shared {
-    /// The store.
-    pub spool: Arc<Spool>,
-    /// Where events go.
-    pub outbox: Arc<Outbox>,
-    /// What is in flight.
-    pub flights: Arc<Flights>,
-    /// Where credentials come from.
-    pub keyring: Keyring,
-    /// The latest settings.
-    pub settings: RefCell<Arc<Settings>>,
-    /// Reports to the dispatcher.
-    pub reports: mpsc::UnboundedSender<Report>,
-    tls: RefCell<Option<(TrustFiles, Tls)>>,
-    manners: RefCell<HashMap<Server, Manners>>,
-}
-
-/// What was learnt of a server that it does not announce.
-#[derive(Clone, Debug, Default)]
-pub struct Manners {
-    /// What it announces and refuses.
-    pub distrusted: Vec<Distrust>,
-    /// Whether it has refused a connection for there being others.
-    pub is_single: bool,
-}
-
-impl Shared {
-    /// Shared state before the first session.
-    pub fn new(
-        spool: Arc<Spool>,
-        outbox: Arc<Outbox>,
-        flights: Arc<Flights>,
-        keyring: Keyring,
-        settings: Settings,
-        reports: mpsc::UnboundedSender<Report>,
-    ) -> Self {
-        Shared {
-            spool,
-            outbox,
-            flights,
-            keyring,
-            settings: RefCell::new(Arc::new(settings)),
-            reports,
-            tls: RefCell::new(None),
-            manners: RefCell::default(),
-        }
-    }
-
-    /// What was learnt of `server`.
-    pub fn manners(&self, server: &Server) -> Manners {
-        self.manners
-            .borrow()
-            .get(server)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    /// Learns something of `server`.
-    pub fn learn(&self, server: &Server, lesson: impl FnOnce(&mut Manners)) {
-        lesson(self.manners.borrow_mut().entry(server.clone()).or_default());
-    }
-
-    /// Shows a session's dialogue, if the user wants to see it.
-    pub fn trace(&self, host: &str) -> Option<Trace> {
-        if !self.settings.borrow().trace {
-            return None;
-        }
-        let outbox = Arc::clone(&self.outbox);
-        let host = host.to_owned();
-        Some(Box::new(move |line| {
-            outbox.push(Event::Trace {
-                host: host.clone(),
-                text: format!("{line}\n"),
-            });
-        }))
-    }
-
-    /// TLS for the trust files of now; kept, so that sessions can be resumed.
-    pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
-        self.tls().map_err(|error| Trouble {
-            endpoint: server.endpoint(),
-            stage: Stage::Tls,
-            disposition: Disposition::NeedsUser(Need::Tls),
-            what: error.to_string(),
-            reply: None,
-        })
-    }
-
-    fn tls(&self) -> Result<Tls, TlsError> {
-        let settings = Arc::clone(&self.settings.borrow());
-        let files: TrustFiles = settings
-            .trust_files
-            .iter()
-            .map(|path| (path.clone(), modified(path)))
-            .collect();
-        let mut kept = self.tls.borrow_mut();
-        if let Some((made_for, tls)) = &*kept
-            && *made_for == files
-        {
-            return Ok(tls.clone());
-        }
-        let tls = Tls::new(&settings.trust_files)?;
-        *kept = Some((files, tls.clone()));
-        Ok(tls)
-    }
-
-    pub(crate) fn tell(
-        &self,
-        kind: Kind,
-        entry: Entry,
-        error: Option<String>,
-        reply: Option<&Reply>,
-    ) {
-        self.outbox.push(Event::Outcome {
-            kind,
-            entry: Box::new(entry),
-            error,
-            reply: reply.map(Reply::to_string),
-        });
-    }
-
-    /// Reports what went wrong with the spool itself.
-    pub(crate) fn tell_spool_trouble(&self, error: &SpoolError) {
-        self.outbox.push(Event::Problem(error.to_string()));
-    }
-}
-
 /// One server's queue in this process.
 pub struct Lane {
     /// Whom it is for.
     pub server: Server,
     shared: Rc<Shared>,
-    pub(crate) queue: RefCell<VecDeque<EntryId>>,
+    queue: RefCell<VecDeque<EntryId>>,
+    /// What is in `queue`.
+    queued: RefCell<HashSet<EntryId>>,
     /// Claimed by sessions of this lane: their octets, and since when.
     in_flight: RefCell<HashMap<EntryId, (u64, Instant)>>,
     /// Sessions at work, or waiting for work.
@@ -195,6 +48,7 @@ impl Lane {
             server,
             shared,
             queue: RefCell::default(),
+            queued: RefCell::default(),
             in_flight: RefCell::default(),
             workers: Cell::new(0),
             is_up: Cell::new(false),
@@ -210,11 +64,29 @@ impl Lane {
 
     /// Adds a message that is due, once.
     pub fn push(&self, id: EntryId) {
-        let mut queue = self.queue.borrow_mut();
-        if !queue.contains(&id) && !self.in_flight.borrow().contains_key(&id) {
-            queue.push_back(id);
+        if !self.in_flight.borrow().contains_key(&id) && self.queued.borrow_mut().insert(id) {
+            self.queue.borrow_mut().push_back(id);
         }
         self.arrived.notify_one();
+    }
+
+    /// Puts a message back that is to go before the others.
+    pub(crate) fn push_front(&self, id: EntryId) {
+        if self.queued.borrow_mut().insert(id) {
+            self.queue.borrow_mut().push_front(id);
+        }
+    }
+
+    fn pop(&self) -> Option<EntryId> {
+        let id = self.queue.borrow_mut().pop_front()?;
+        self.queued.borrow_mut().remove(&id);
+        Some(id)
+    }
+
+    /// Forgets what waits here; it is in the spool.
+    pub(crate) fn clear(&self) {
+        self.queue.borrow_mut().clear();
+        self.queued.borrow_mut().clear();
     }
 
     /// Whether one more session would serve those that wait sooner: there are many, or
@@ -259,16 +131,26 @@ impl Lane {
 
     /// Puts off every message that waits here for the same reason.
     pub fn fail_all(&self, trouble: &Trouble) {
+        let mut put_off = Vec::new();
         while let Some(job) = self.claim_next() {
+            put_off.push(job.entry.id);
             self.put_off(job, trouble);
+        }
+        if trouble.disposition == Disposition::Retry {
+            self.tell_dispatcher(Report::Down(self.server.clone(), put_off));
         }
     }
 
     /// Claims the next message that can be sent; passes over those that can't.
     pub(crate) fn claim_next(&self) -> Option<Job> {
         loop {
-            let id = self.queue.borrow_mut().pop_front()?;
+            let id = self.pop()?;
             match self.shared.spool.claim(id) {
+                // Another time was set meanwhile, or the message is elsewhere.
+                Ok(Some(claim)) if claim.entry.wanted_at() > Timestamp::now() => {
+                    self.report(id, claim.entry.due());
+                }
+                Ok(Some(claim)) if claim.entry.waits_for_origin() => {}
                 Ok(Some(claim)) if claim.entry.is_ready() => {
                     self.shared.flights.begin(id);
                     let size = claim.entry.facts.size;
@@ -299,7 +181,7 @@ impl Lane {
                 .entry
                 .turn(&[RecipientState::Unconfirmed], RecipientState::Pending);
             match self.shared.spool.update(&claim) {
-                Ok(()) => self.queue.borrow_mut().push_back(id),
+                Ok(()) => self.push(id),
                 Err(error) => self.shared.tell_spool_trouble(&error),
             }
             return;
@@ -315,8 +197,12 @@ impl Lane {
     }
 
     fn report(&self, id: EntryId, due: Timestamp) {
+        self.tell_dispatcher(Report::Due(id, due));
+    }
+
+    fn tell_dispatcher(&self, report: Report) {
         // A dispatcher that is gone has left everything in the spool.
-        let _ = self.shared.reports.send(Report::Due(id, due));
+        let _ = self.shared.reports.send(report);
     }
 
     /// Lets go of a message. Returns whether the user cancelled it meanwhile.
@@ -380,9 +266,26 @@ impl Lane {
         }
     }
 
+    /// Keeps an accepted message until Lisp has filed its copy.
+    pub(crate) fn keep_for_filing(&self, mut job: Job, reply: Option<&Reply>) {
+        let marked = job.entry.clone();
+        job.entry.attempts += 1;
+        job.entry.error = None;
+        match self.shared.spool.update(&job) {
+            Ok(()) => self.shared.spool.unmark(&marked),
+            Err(error) => self.shared.tell_spool_trouble(&error),
+        }
+        let entry = job.entry.clone();
+        self.land(entry.id);
+        self.shared.copies.hold(job);
+        self.shared.tell(Kind::Sent, entry, None, reply);
+    }
+
     /// Sets the time of the next try, or gives up.
     fn defer(&self, entry: &mut Entry, now: Timestamp) -> Kind {
-        match schedule::next_try(entry.id, entry.created, entry.attempts, now) {
+        let patience = self.shared.settings.borrow().patience;
+        let begun = entry.created.max(entry.wanted_at());
+        match patience.next_try(entry.id, begun, entry.attempts, now) {
             Some(next_try) => {
                 entry.next_try = next_try;
                 Kind::Deferred
@@ -390,7 +293,10 @@ impl Lane {
             None => {
                 entry.turn(&[RecipientState::Pending], RecipientState::Failed);
                 let last = entry.error.take().unwrap_or_default();
-                entry.error = Some(format!("gave up after five days; the last trouble: {last}"));
+                entry.error = Some(format!(
+                    "gave up after {}; the last trouble: {last}",
+                    duration_text(patience.give_up_after)
+                ));
                 Kind::Failed
             }
         }
@@ -423,6 +329,18 @@ impl Lane {
             Err(error) => self.shared.tell_spool_trouble(&error),
         }
     }
+}
+
+/// A duration in the largest unit that tells it.
+fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (number, unit) = match seconds {
+        172_800.. => (seconds / 86_400, "days"),
+        7_200.. => (seconds / 3_600, "hours"),
+        120.. => (seconds / 60, "minutes"),
+        _ => (seconds, "seconds"),
+    };
+    format!("{number} {unit}")
 }
 
 /// The trouble of a message whose last try went well, but not an earlier one.

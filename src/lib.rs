@@ -9,13 +9,15 @@
 //!   -> spool       durable store; message, address, config: what is stored
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
+//!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
 //!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
 //!
-//! `flights` tells what can still be cancelled, `platform` holds what differs between
+//! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
+//! `platform` holds what differs between
 //! systems. Only this file, `module` and `convert` know of Emacs.
 
 emacs::plugin_is_GPL_compatible!();
@@ -24,6 +26,7 @@ pub mod address;
 mod check;
 pub mod config;
 mod convert;
+mod copies;
 pub mod credentials;
 mod desk;
 mod dispatcher;
@@ -39,6 +42,7 @@ mod module;
 mod platform;
 pub mod requests;
 pub mod schedule;
+mod shared;
 pub mod smtp;
 pub mod spool;
 pub mod tls;

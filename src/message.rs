@@ -2,7 +2,10 @@
 //! the wire before dot-stuffing (RFC 5321 section 2.3.8), and what a session must
 //! know of them to choose how to send.
 
+use mail_parser::DateTime;
 use serde::{Deserialize, Serialize};
+
+use crate::spool::Timestamp;
 
 /// A message ready to be stored.
 #[derive(Debug)]
@@ -83,6 +86,50 @@ impl Facts {
     }
 }
 
+/// The header `header` with `now` as its Date, in the time zone of the Date before.
+pub fn with_date(header: &[u8], now: Timestamp) -> Vec<u8> {
+    let is_date = |line: &[u8]| {
+        let name = line
+            .split(|&octet| octet == b':')
+            .next()
+            .unwrap_or_default();
+        name.trim_ascii_end().eq_ignore_ascii_case(b"date")
+    };
+    let offset = field(header, "date")
+        .and_then(|date| DateTime::parse_rfc822(&date))
+        .map_or(0, |date| {
+            let seconds = i64::from(date.tz_hour) * 3600 + i64::from(date.tz_minute) * 60;
+            if date.tz_before_gmt {
+                -seconds
+            } else {
+                seconds
+            }
+        });
+    let date = DateTime::from_timestamp((now.0 / 1000) as i64).to_timezone(offset);
+    let line = format!("Date: {}\r\n", date.to_rfc822());
+    let mut new = Vec::with_capacity(header.len() + line.len());
+    let mut is_placed = false;
+    let mut is_skipped = false;
+    for old in header.split_inclusive(|&octet| octet == b'\n') {
+        let is_continued = old.starts_with(b" ") || old.starts_with(b"\t");
+        is_skipped = if is_continued {
+            is_skipped
+        } else {
+            is_date(old)
+        };
+        if !is_skipped {
+            new.extend_from_slice(old);
+        } else if !is_placed {
+            new.extend_from_slice(line.as_bytes());
+            is_placed = true;
+        }
+    }
+    if !is_placed {
+        new.extend_from_slice(line.as_bytes());
+    }
+    new
+}
+
 /// The octets of the header with its last line end, without the empty line.
 fn header_length(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"\r\n") {
@@ -145,6 +192,21 @@ mod tests {
                 .eight_bit_header
         );
         assert_eq!(Message::new(b"\nSubject: body\n").facts.subject, None);
+    }
+
+    #[test]
+    fn the_date_is_replaced_in_its_time_zone() {
+        let now = Timestamp(1_700_000_000_000);
+        let dated =
+            |header: &str| String::from_utf8(with_date(header.as_bytes(), now)).unwrap_or_default();
+        assert_eq!(
+            dated("A: b\r\nDATE : Mon, 1 Jan\r\n 2001 00:00:00 -0330\r\nC: d\r\n"),
+            "A: b\r\nDate: Tue, 14 Nov 2023 18:43:20 -0330\r\nC: d\r\n"
+        );
+        assert_eq!(
+            dated("A: b\r\n"),
+            "A: b\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n"
+        );
     }
 
     proptest! {

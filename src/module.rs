@@ -279,10 +279,19 @@ become of the message: a plist with :event (`sent', `failed', `deferred',
 `rs-smtp-queue-list'), :error and :reply.  After `deferred' and
 `needs-user' it is called again later.
 
-OPTIONS is a plist: :dsn (:ret RET :notify LIST) asks for delivery status
-notifications (RFC 3461), RET being `full' or `hdrs', LIST holding `never'
-or some of `success', `failure' and `delay'; :require-tls non-nil sends
-only to a server with REQUIRETLS (RFC 8689).
+OPTIONS is a plist:
+
+  :dsn (:ret RET :notify LIST)  ask for delivery status notifications
+                       (RFC 3461), RET being `full' or `hdrs', LIST holding
+                       `never' or some of `success', `failure', `delay'
+  :require-tls BOOL    send only to a server with REQUIRETLS (RFC 8689)
+  :not-before TIME     send it later
+  :date-at-sending BOOL  set its Date field when it is sent
+  :origin FILE         while FILE exists, it stands for the message, which is
+                       not sent; see `rs-smtp-queue-set-origin'
+  :copy STRING         keep the message when it has been accepted, until
+                       `rs-smtp-queue-filed' is called; STRING is returned
+                       in its entry
 
 (fn MESSAGE SENDER RECIPIENTS SERVER &optional CALLBACK OPTIONS)";
 
@@ -322,11 +331,14 @@ With ID, return only that message's plist, or nil if there is none.
   :id STRING  :created TIME  :sender STRING  :server PLIST
   :state      `pending' (waits for its next try), `sending', `failed' (refused
               for good), `unconfirmed' (the line was cut after the last byte:
-              the server may have it), `held', or `needs-user'
+              the server may have it), `held', `needs-user', `scheduled'
+              (waits for its :not-before), or `filing' (accepted; its copy is
+              still to be filed)
   :recipients a list of (:address STRING :state STATE :reply STRING), STATE
               one of `pending', `accepted', `failed', `unconfirmed'
   :subject STRING  :message-id STRING  :size BYTES  :attempts NUMBER
-  :next-try TIME or nil
+  :next-try TIME or nil  :not-before TIME or nil  :origin FILE or nil
+  :copy STRING or nil, as given to `rs-smtp-send'
   :error      the last trouble: one text with host, port, stage and reply
 
 Times are floats as of `float-time'.
@@ -379,6 +391,38 @@ fn queue_hold(env: &Env, id: String, hold: Value<'_>) -> emacs::Result<()> {
         let engine = configured_engine(env)?;
         Ok(engine.hold(entry_id(&id)?, hold.is_not_nil())?)
     })
+}
+
+/// Send message ID at TIME, or now if TIME is nil.
+#[defun]
+fn queue_schedule(env: &Env, id: String, time: Value<'_>) -> emacs::Result<()> {
+    boundary(env, || {
+        let engine = configured_engine(env)?;
+        let not_before = match time.is_not_nil() {
+            true => Some(convert::timestamp(time)?),
+            false => None,
+        };
+        Ok(engine.schedule_at(entry_id(&id)?, not_before)?)
+    })
+}
+
+/// Let FILE stand for message ID while FILE exists; or if FILE is nil, send it.
+/// So a message can be moved to or from another queue: whatever is
+/// interrupted, it is sent from one of them, and once.
+#[defun]
+fn queue_set_origin(env: &Env, id: String, file: Option<String>) -> emacs::Result<()> {
+    boundary(env, || {
+        let engine = configured_engine(env)?;
+        Ok(engine.set_origin(entry_id(&id)?, file.map(PathBuf::from))?)
+    })
+}
+
+/// Take note that the copy of message ID has been filed, so that it can go.
+/// If PROBLEM is a string, it could not be filed for that reason; it is asked
+/// for again, by an event `unfiled', when the spool is next resumed or flushed.
+#[defun]
+fn queue_filed(env: &Env, id: String, problem: Option<String>) -> emacs::Result<()> {
+    boundary(env, || Ok(engine(env)?.filed(entry_id(&id)?, problem)?))
 }
 
 /// Delete message ID from the spool, stopping it first if it is being sent.

@@ -10,7 +10,8 @@ use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
-use crate::lane::{Lane, Report, credentials_trouble};
+use crate::lane::{Lane, credentials_trouble};
+use crate::shared::Report;
 use crate::smtp::{End, Session};
 use crate::spool::Need;
 

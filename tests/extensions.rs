@@ -48,6 +48,7 @@ fn wishes() -> Wishes {
             notify: vec!["SUCCESS".to_owned(), "DELAY".to_owned()],
         }),
         require_tls: false,
+        ..Wishes::default()
     }
 }
 
@@ -228,6 +229,7 @@ fn requiretls_is_demanded_of_the_server() {
     let wishes = || Wishes {
         require_tls: true,
         dsn: None,
+        ..Wishes::default()
     };
     let options = Options::new(Tls::StartTls).with(Extension::RequireTls);
     let (seen, messages) = send(options, MESSAGE, &["a@b"], wishes());

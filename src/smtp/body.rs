@@ -1,17 +1,16 @@
 //! The content of a message on its way from the spool file to the wire.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 
 /// Octets read at a time: what a session holds of a message in memory.
 const BLOCK: usize = 32 * 1024;
 
 /// Where content comes from: the spool file, or memory.
-pub trait Source: Read + Seek {}
-impl<T: Read + Seek> Source for T {}
+pub type Source = Box<dyn Read>;
 
 /// Reads a canonical (CRLF) message block by block.
 pub struct Body {
-    source: Box<dyn Source>,
+    source: Source,
     remaining: u64,
     /// Whether dots at line starts are doubled (DATA, RFC 5321 section 4.5.2) or the
     /// octets go as they are (BDAT, RFC 3030).
@@ -20,15 +19,14 @@ pub struct Body {
 }
 
 impl Body {
-    /// The `size` octets of `source` from its start.
-    pub fn new(mut source: Box<dyn Source>, size: u64, is_stuffed: bool) -> io::Result<Self> {
-        source.seek(SeekFrom::Start(0))?;
-        Ok(Body {
+    /// The next `size` octets of `source`.
+    pub fn new(source: Source, size: u64, is_stuffed: bool) -> Self {
+        Body {
             source,
             remaining: size,
             is_stuffed,
             at_line_start: true,
-        })
+        }
     }
 
     /// Octets of the source not yet read.
@@ -75,12 +73,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write;
 
     fn encoded(content: &[u8], is_stuffed: bool) -> Vec<u8> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content).unwrap();
-        let mut body = Body::new(Box::new(file), content.len() as u64, is_stuffed).unwrap();
+        let source = std::io::Cursor::new(content.to_vec());
+        let mut body = Body::new(Box::new(source), content.len() as u64, is_stuffed);
         let mut out = Vec::new();
         while body.append_block(&mut out).unwrap() {}
         out
@@ -109,8 +105,7 @@ mod tests {
 
     #[test]
     fn a_truncated_file_is_an_error() {
-        let file = tempfile::tempfile().unwrap();
-        let mut body = Body::new(Box::new(file), 1, true).unwrap();
+        let mut body = Body::new(Box::new(io::empty()), 1, true);
         assert!(body.append_block(&mut Vec::new()).is_err());
     }
 

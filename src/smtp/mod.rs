@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod capabilities;
 mod connect;
+mod content;
 mod outcome;
 mod reply;
 mod session;

@@ -1,24 +1,20 @@
 //! One message on one session: what is said of it to this server, and what came back.
 
-use std::borrow::Cow;
-use std::io::{self, Cursor};
+use std::io;
 use std::time::Instant;
 
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter, RcptParameter};
 
-use super::body::{Body, Source};
+use super::body::Body;
 use super::capabilities::{Capabilities, Distrust};
+use super::content::Content;
 use super::outcome::{Asked, Ending, Verdict, judge};
 use super::reply::Reply;
 use super::session::Session;
 use super::transfer::Job;
 use crate::address::Path;
-use crate::downgrade::{Allowed, downgrade};
 use crate::error::{Disposition, Stage};
-use crate::spool::{Dsn, RecipientState};
-
-/// Octets of the longest line that may be sent (RFC 5321 section 4.5.3.1.6).
-const LONGEST_LINE: u64 = 998;
+use crate::spool::{Dsn, RecipientState, Timestamp};
 
 /// A mail transaction under way.
 pub(super) struct Transaction {
@@ -35,16 +31,13 @@ pub(super) struct Transaction {
     dsn: Option<Dsn>,
     /// Recipients left for another transaction.
     left_out: usize,
-    /// Octets of the content as it goes to this server, before dot-stuffing.
-    size: u64,
-    /// The content as this server can take it, if it is not the stored one.
-    converted: Option<Vec<u8>>,
+    content: Content,
 }
 
 impl Transaction {
     /// Octets of the content as it goes to this server, before dot-stuffing.
     pub fn size(&self) -> u64 {
-        self.size
+        self.content.size(self.job.entry.facts.size)
     }
 
     /// Whether somebody is to get the message.
@@ -84,12 +77,9 @@ impl Transaction {
     }
 
     /// Opens the content, dot-stuffed unless it goes by BDAT.
-    pub fn open_body(&mut self) -> io::Result<Body> {
-        let source: Box<dyn Source> = match self.converted.take() {
-            Some(bytes) => Box::new(Cursor::new(bytes)),
-            None => Box::new(self.job.message()?),
-        };
-        Body::new(source, self.size, !self.is_chunked)
+    pub fn open_body(&self) -> io::Result<Body> {
+        let source = self.content.source(&self.job)?;
+        Ok(Body::new(source, self.size(), !self.is_chunked))
     }
 
     /// What the server announced, and then refused because of this transaction's use of
@@ -147,17 +137,15 @@ impl Transaction {
             let trouble = session.trouble(Stage::Mail, Disposition::Reject, &what, None);
             Verdict::refused(&asked, trouble)
         };
-        let converted = match fit_content(offered, &job, is_utf8) {
-            Ok(converted) => converted,
+        let content = match Content::fit(offered, &job, is_utf8, Timestamp::now()) {
+            Ok(content) => content,
             Err(what) => {
                 let verdict = refused(what);
                 return Err(Box::new((job, verdict)));
             }
         };
         let entry = &job.entry;
-        let size = converted
-            .as_ref()
-            .map_or(entry.facts.size, |bytes| bytes.len() as u64);
+        let size = content.size(entry.facts.size);
         let mut problem = None;
         if offered.refuses_size(size) {
             problem = Some(format!(
@@ -182,14 +170,11 @@ impl Transaction {
             return Err(Box::new((job, verdict)));
         }
         let dsn = entry.wishes.dsn.clone().filter(|_| offered.dsn);
-        let is_eight_bit = converted
-            .as_deref()
-            .map_or(entry.facts.eight_bit, |bytes| !bytes.is_ascii());
         let mut parameters = Vec::new();
         if offered.size.is_some() {
             parameters.push(MailParameter::Size(size as usize));
         }
-        if is_eight_bit && offered.eight_bit_mime {
+        if content.is_eight_bit(entry.facts.eight_bit) && offered.eight_bit_mime {
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
         if is_utf8 {
@@ -216,8 +201,7 @@ impl Transaction {
             parameters,
             dsn,
             left_out,
-            size,
-            converted,
+            content,
         })
     }
 }
@@ -297,34 +281,4 @@ fn recipients(offered: &Capabilities, job: &Job) -> (Vec<Asked>, usize, bool) {
         })
         .collect();
     (asked, left_out, is_utf8)
-}
-
-/// The content in a form that the server may be sent, if the stored one is none.
-fn fit_content(
-    offered: &Capabilities,
-    job: &Job,
-    is_utf8: bool,
-) -> Result<Option<Vec<u8>>, String> {
-    let facts = &job.entry.facts;
-    let is_sendable =
-        (!facts.eight_bit || offered.eight_bit_mime) && facts.longest_line <= LONGEST_LINE;
-    if is_sendable {
-        return Ok(None);
-    }
-    let unreadable = |error: io::Error| format!("cannot read the stored message: {error}");
-    let mut stored = Vec::with_capacity(facts.size as usize);
-    let mut file = job.message().map_err(unreadable)?;
-    io::Seek::rewind(&mut file).map_err(unreadable)?;
-    io::Read::read_to_end(&mut file, &mut stored).map_err(unreadable)?;
-    let allowed = Allowed {
-        eight_bit: offered.eight_bit_mime,
-        eight_bit_header: is_utf8,
-    };
-    match downgrade(&stored, allowed) {
-        Ok(Cow::Borrowed(_)) => Ok(None),
-        Ok(Cow::Owned(bytes)) => Ok(Some(bytes)),
-        Err(error) => Err(format!(
-            "this server cannot be sent the message as it is: {error}"
-        )),
-    }
 }

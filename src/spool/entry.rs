@@ -1,6 +1,7 @@
 //! One message's entry: its envelope, its server, and what has become of it so far.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ pub enum Need {
     Config,
 }
 
-/// What is asked of the server for one message, beside its delivery.
+/// What the user wants of one message, beside its delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wishes {
     /// Delivery status notifications (RFC 3461).
@@ -123,6 +124,20 @@ pub struct Wishes {
     /// Only over TLS, all the way (RFC 8689).
     #[serde(default)]
     pub require_tls: bool,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// The Date field is set at each try.
+    #[serde(default)]
+    pub date_at_sending: bool,
+    /// A file outside of the spool with the same message. While it exists, it stands for
+    /// the message, and this entry is not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<PathBuf>,
+    /// How Lisp is to file a copy when the server has accepted the message. Until that
+    /// is done, the entry stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<String>,
 }
 
 /// A request for delivery status notifications (RFC 3461 section 4).
@@ -153,13 +168,13 @@ pub struct Entry {
     pub server: Server,
     /// What a session must know of the message.
     pub facts: Facts,
-    /// What is asked of the server beside delivery.
+    /// What the user wants of it beside delivery.
     #[serde(default)]
     pub wishes: Wishes,
     /// Tries so far. Grows with every decision that is written down.
     #[serde(default)]
     pub attempts: u32,
-    /// Not before this time.
+    /// Not before this time, for the last try has failed.
     #[serde(default)]
     pub next_try: Timestamp,
     /// Set by the user: not sent until released.
@@ -183,6 +198,11 @@ pub enum State {
     Unconfirmed,
     Held,
     NeedsUser,
+    /// Waits for the time the user wants it sent at.
+    Scheduled,
+    /// Accepted; a copy is still to be filed.
+    Filing,
+    Sent,
 }
 
 impl Entry {
@@ -235,10 +255,42 @@ impl Entry {
             .all(|recipient| recipient.state == RecipientState::Accepted)
     }
 
-    /// The state the user sees, given whether a session works on it now.
-    pub fn state(&self, in_flight: bool) -> State {
+    /// Whether the entry is done with: delivered, and no copy to be filed.
+    pub fn is_done(&self) -> bool {
+        self.is_delivered() && self.wishes.copy.is_none()
+    }
+
+    /// Whether a copy is to be filed now.
+    pub fn is_to_be_filed(&self) -> bool {
+        self.wishes.copy.is_some() && self.any(RecipientState::Accepted)
+    }
+
+    /// Whether a file outside of the spool stands for the message.
+    pub fn waits_for_origin(&self) -> bool {
+        self.wishes
+            .origin
+            .as_ref()
+            .is_some_and(|file| file.symlink_metadata().is_ok())
+    }
+
+    /// The time the user wants it sent at; 0 for now.
+    pub fn wanted_at(&self) -> Timestamp {
+        self.wishes.not_before.unwrap_or_default()
+    }
+
+    /// When it is tried next, if nobody asks for it.
+    pub fn due(&self) -> Timestamp {
+        self.next_try.max(self.wanted_at())
+    }
+
+    /// The state the user sees, given whether a session works on it `now`.
+    pub fn state(&self, in_flight: bool, now: Timestamp) -> State {
         if in_flight {
             State::Sending
+        } else if self.is_done() {
+            State::Sent
+        } else if self.is_delivered() {
+            State::Filing
         } else if self.hold {
             State::Held
         } else if self.any(RecipientState::Unconfirmed) {
@@ -247,6 +299,8 @@ impl Entry {
             State::Failed
         } else if self.need.is_some() {
             State::NeedsUser
+        } else if self.wanted_at() > now {
+            State::Scheduled
         } else {
             State::Pending
         }

@@ -146,6 +146,12 @@ impl Fs {
         }
     }
 
+    /// Takes the advisory lock on an open file, waiting for it.
+    pub fn lock(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.before(Call::Lock, path)?;
+        file.lock()
+    }
+
     /// Reads a whole file.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.before(Call::Read, path)?;

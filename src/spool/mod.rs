@@ -8,6 +8,7 @@
 //!                      held by whoever works on the entry
 //! queue/ID/entry.json  [`Entry`]: envelope, server, per-recipient state
 //! sending/ID.N         an empty file: the last byte of the N-th try may be on the wire
+//! owners/PID.ID        an empty file, locked by a process that sends, for its life
 //! corrupt/ID/          what could not be read; set aside and reported, never deleted
 //! ```
 //!
@@ -26,18 +27,19 @@
 
 mod entry;
 pub mod fs;
+mod owners;
+mod survey;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Timestamp, Wishes};
 use fs::Fs;
+pub use owners::{Neighbour, Owner};
+pub use survey::Listing;
 
 use crate::message::Message;
-
-const SWEEP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A failed call on the spool.
 #[derive(Debug, thiserror::Error)]
@@ -81,15 +83,6 @@ pub struct Spool {
     fs: Fs,
 }
 
-/// What [`Spool::list`] found.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The entries, oldest first.
-    pub entries: Vec<Entry>,
-    /// What could not be read, one readable text each.
-    pub problems: Vec<String>,
-}
-
 /// The right to work on an entry; others are kept out until it is dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -109,7 +102,7 @@ impl Spool {
     /// Opens the spool in `directory`, making it (mode 0700) if need be.
     pub fn open(directory: PathBuf, fs: Fs) -> Result<Self, SpoolError> {
         let spool = Spool { directory, fs };
-        for part in ["tmp", "queue", "sending", "corrupt"] {
+        for part in ["tmp", "queue", "sending", "owners", "corrupt"] {
             let path = spool.directory.join(part);
             spool
                 .fs
@@ -210,27 +203,6 @@ impl Spool {
             }
             result => result.map_err(failed("read", &path)),
         }
-    }
-
-    /// All entries, oldest first, as they are on disk now.
-    pub fn list(&self) -> Result<Listing, SpoolError> {
-        let queue = self.queue();
-        let paths = self.fs.list(&queue).map_err(failed("list", &queue))?;
-        let mut listing = Listing::default();
-        for path in paths {
-            let Some(id) = id_of(&path) else {
-                let problem = format!("{} is no message of this spool", path.display());
-                listing.problems.push(problem);
-                continue;
-            };
-            match self.load(id) {
-                Ok(entry) => listing.entries.push(entry),
-                // Sent by another process since the directory was read, or damaged.
-                Err(SpoolError::NoSuchEntry(_)) if !path.exists() => {}
-                Err(error) => listing.problems.push(error.to_string()),
-            }
-        }
-        Ok(listing)
     }
 
     /// Claims an entry. `None` if somebody else works on it. An entry whose owner was
@@ -341,94 +313,6 @@ impl Spool {
         settled.collect()
     }
 
-    /// Sweeps what interrupted commits left in `tmp` more than a day ago, and sets
-    /// aside what is damaged in the queue. Returns a readable text for each problem.
-    pub fn tidy(&self) -> Result<Vec<String>, SpoolError> {
-        let temporary = self.directory.join("tmp");
-        let sending = self.directory.join("sending");
-        for path in self.fs.list(&sending).map_err(failed("list", &sending))? {
-            let id = path.file_stem().and_then(|stem| stem.to_str());
-            let is_queued = id
-                .and_then(EntryId::parse)
-                .is_some_and(|id| self.queued(id).exists());
-            if !is_queued && is_older_than(&path, SWEEP_AGE) {
-                let _ = self.fs.remove_file(&path);
-            }
-        }
-        for path in self
-            .fs
-            .list(&temporary)
-            .map_err(failed("list", &temporary))?
-        {
-            if is_older_than(&path, SWEEP_AGE) {
-                let _ = self.fs.remove_directory(&path);
-            }
-        }
-        let queue = self.queue();
-        let mut problems = Vec::new();
-        for path in self.fs.list(&queue).map_err(failed("list", &queue))? {
-            let reason = match id_of(&path).map(|id| self.check(id)) {
-                Some(Ok(entry)) => {
-                    self.finish_settling(&entry);
-                    continue;
-                }
-                Some(Err(SpoolError::Damaged { reason, .. })) => reason,
-                Some(Err(SpoolError::NoSuchEntry(_))) if !path.exists() => continue,
-                Some(Err(SpoolError::NoSuchEntry(_))) => "a file is missing".to_owned(),
-                // Unreadable now is not damaged: it may be readable again.
-                Some(Err(error @ SpoolError::Io { .. })) => {
-                    problems.push(error.to_string());
-                    continue;
-                }
-                None => "it is no message of this spool".to_owned(),
-            };
-            problems.push(self.set_aside(&path, &reason));
-        }
-        Ok(problems)
-    }
-
-    /// Removes an entry that was delivered and could not be removed then.
-    fn finish_settling(&self, entry: &Entry) {
-        if entry.is_delivered()
-            && let Ok(Some(claim)) = self.claim(entry.id)
-            && claim.entry.is_delivered()
-        {
-            // If it fails again, there will be another time.
-            let _ = self.settle(claim);
-        }
-    }
-
-    /// Checks that an entry's files are there and whole.
-    fn check(&self, id: EntryId) -> Result<Entry, SpoolError> {
-        let entry = self.load(id)?;
-        let path = self.queued(id).join("message");
-        let size = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(_) => return Err(SpoolError::NoSuchEntry(id)),
-        };
-        if size == entry.facts.size {
-            return Ok(entry);
-        }
-        let reason = format!("it has {size} octets, not {}", entry.facts.size);
-        Err(SpoolError::Damaged { path, reason })
-    }
-
-    fn set_aside(&self, path: &Path, reason: &str) -> String {
-        let name = path.file_name().unwrap_or_default();
-        let aside = self.directory.join("corrupt").join(name);
-        match self.fs.rename(path, &aside) {
-            Ok(()) => format!(
-                "{} was set aside as {}: {reason}",
-                path.display(),
-                aside.display()
-            ),
-            Err(error) => format!(
-                "{}: {reason}; setting it aside failed: {error}",
-                path.display()
-            ),
-        }
-    }
-
     /// Whether somebody holds the entry's lock now.
     pub fn is_claimed(&self, id: EntryId) -> bool {
         let path = self.queued(id).join("message");
@@ -449,14 +333,4 @@ fn serialize(entry: &Entry) -> Vec<u8> {
 
 fn id_of(path: &Path) -> Option<EntryId> {
     EntryId::parse(path.file_name()?.to_str()?)
-}
-
-fn is_older_than(path: &Path, age: Duration) -> bool {
-    std::fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|modified| {
-            SystemTime::now()
-                .duration_since(modified)
-                .is_ok_and(|elapsed| elapsed > age)
-        })
 }

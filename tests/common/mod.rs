@@ -3,6 +3,7 @@
 
 use std::io::PipeReader;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rs_smtpmail::address::Path;
@@ -10,14 +11,15 @@ use rs_smtpmail::config::{Port, Server, Settings, StreamType};
 use rs_smtpmail::engine::Engine;
 use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::spool::fs::Fs;
-use rs_smtpmail::spool::{Entry, EntryId};
+use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
 use tempfile::TempDir;
 
 use crate::server;
 
 pub struct Client {
     pub engine: Engine,
-    pub directory: TempDir,
+    /// Other clients may share it.
+    pub directory: Arc<TempDir>,
     wake: PipeReader,
     seen: Vec<Event>,
 }
@@ -41,7 +43,8 @@ impl Client {
         Client::new(settings_for(server))
     }
 
-    pub fn in_directory(directory: TempDir, settings: Settings, fs: Fs) -> Self {
+    pub fn in_directory(directory: impl Into<Arc<TempDir>>, settings: Settings, fs: Fs) -> Self {
+        let directory = directory.into();
         let (wake, writer) = std::io::pipe().unwrap();
         let spool = directory.path().join("spool");
         let engine = Engine::with_fs(spool, settings, Box::new(writer), fs).unwrap();
@@ -51,6 +54,11 @@ impl Client {
             wake,
             seen: Vec::new(),
         }
+    }
+
+    /// Another engine on the same spool.
+    pub fn beside(&self, settings: Settings) -> Self {
+        Client::in_directory(Arc::clone(&self.directory), settings, Fs::default())
     }
 
     pub fn send(&self, server: &Server, recipients: &[&str], message: &[u8]) -> EntryId {
@@ -78,6 +86,19 @@ impl Client {
                 Default::default(),
             )
             .unwrap()
+    }
+
+    pub fn send_with(&self, server: &Server, wishes: Wishes) -> EntryId {
+        let recipients = vec![Path::parse("you@example.com", "to").unwrap()];
+        let sender = Path::parse("me@example.org", "sender").unwrap();
+        self.engine
+            .send(MESSAGE, sender, recipients, server.clone(), wishes)
+            .unwrap()
+    }
+
+    /// The entry's state; it must be in the spool.
+    pub fn state(&self, id: EntryId) -> State {
+        self.engine.entry(id).unwrap().1
     }
 
     /// The next event; woken by the byte as Emacs is.

@@ -1,0 +1,171 @@
+//! What the sending thread's parts share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+
+use crate::config::{Server, Settings};
+use crate::copies::Copies;
+use crate::error::{Disposition, Stage, Trouble};
+use crate::events::{Event, Kind, Outbox};
+use crate::flights::Flights;
+use crate::keyring::Keyring;
+use crate::smtp::{Distrust, Reply, Trace};
+use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError, Timestamp};
+use crate::tls::{Tls, TlsError};
+
+/// What sessions tell the dispatcher.
+#[derive(Debug)]
+pub enum Report {
+    /// To be tried again then.
+    Due(EntryId, Timestamp),
+    /// A session with this server came about: more may be opened.
+    Up(Server),
+    /// No session came about; these messages were put off for that.
+    Down(Server, Vec<EntryId>),
+    /// Another process that sent from the spool has ended.
+    NeighbourGone(Neighbour),
+}
+
+/// The files of roots to trust, and when they were last changed.
+type TrustFiles = Vec<(PathBuf, Option<SystemTime>)>;
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
+/// What all lanes share.
+pub struct Shared {
+    /// The store.
+    pub spool: Arc<Spool>,
+    /// Where events go.
+    pub outbox: Arc<Outbox>,
+    /// What is in flight.
+    pub flights: Arc<Flights>,
+    /// What is sent and not yet filed.
+    pub copies: Arc<Copies>,
+    /// Where credentials come from.
+    pub keyring: Keyring,
+    /// The latest settings.
+    pub settings: RefCell<Arc<Settings>>,
+    /// Reports to the dispatcher.
+    pub reports: mpsc::UnboundedSender<Report>,
+    tls: RefCell<Option<(TrustFiles, Tls)>>,
+    manners: RefCell<HashMap<Server, Manners>>,
+}
+
+/// What was learnt of a server that it does not announce.
+#[derive(Clone, Debug, Default)]
+pub struct Manners {
+    /// What it announces and refuses.
+    pub distrusted: Vec<Distrust>,
+    /// Whether it has refused a connection for there being others.
+    pub is_single: bool,
+}
+
+impl Shared {
+    /// Shared state before the first session.
+    pub fn new(
+        spool: Arc<Spool>,
+        outbox: Arc<Outbox>,
+        flights: Arc<Flights>,
+        copies: Arc<Copies>,
+        keyring: Keyring,
+        settings: Settings,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Self {
+        Shared {
+            spool,
+            outbox,
+            flights,
+            copies,
+            keyring,
+            settings: RefCell::new(Arc::new(settings)),
+            reports,
+            tls: RefCell::new(None),
+            manners: RefCell::default(),
+        }
+    }
+
+    /// What was learnt of `server`.
+    pub fn manners(&self, server: &Server) -> Manners {
+        self.manners
+            .borrow()
+            .get(server)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Learns something of `server`.
+    pub fn learn(&self, server: &Server, lesson: impl FnOnce(&mut Manners)) {
+        lesson(self.manners.borrow_mut().entry(server.clone()).or_default());
+    }
+
+    /// Shows a session's dialogue, if the user wants to see it.
+    pub fn trace(&self, host: &str) -> Option<Trace> {
+        if !self.settings.borrow().trace {
+            return None;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        let host = host.to_owned();
+        Some(Box::new(move |line| {
+            outbox.push(Event::Trace {
+                host: host.clone(),
+                text: format!("{line}\n"),
+            });
+        }))
+    }
+
+    /// TLS for the trust files of now; kept, so that sessions can be resumed.
+    pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
+        self.tls().map_err(|error| Trouble {
+            endpoint: server.endpoint(),
+            stage: Stage::Tls,
+            disposition: Disposition::NeedsUser(Need::Tls),
+            what: error.to_string(),
+            reply: None,
+        })
+    }
+
+    fn tls(&self) -> Result<Tls, TlsError> {
+        let settings = Arc::clone(&self.settings.borrow());
+        let files: TrustFiles = settings
+            .trust_files
+            .iter()
+            .map(|path| (path.clone(), modified(path)))
+            .collect();
+        let mut kept = self.tls.borrow_mut();
+        if let Some((made_for, tls)) = &*kept
+            && *made_for == files
+        {
+            return Ok(tls.clone());
+        }
+        let tls = Tls::new(&settings.trust_files)?;
+        *kept = Some((files, tls.clone()));
+        Ok(tls)
+    }
+
+    pub(crate) fn tell(
+        &self,
+        kind: Kind,
+        entry: Entry,
+        error: Option<String>,
+        reply: Option<&Reply>,
+    ) {
+        self.outbox.push(Event::Outcome {
+            kind,
+            entry: Box::new(entry),
+            error,
+            reply: reply.map(Reply::to_string),
+        });
+    }
+
+    /// Reports what went wrong with the spool itself.
+    pub(crate) fn tell_spool_trouble(&self, error: &SpoolError) {
+        self.outbox.push(Event::Problem(error.to_string()));
+    }
+}
