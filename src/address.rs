@@ -161,11 +161,26 @@ impl TryFrom<String> for Path {
     type Error = AddressError;
 
     fn try_from(text: String) -> Result<Self, AddressError> {
-        if text.is_empty() {
-            return Ok(Path::null());
+        // For what a large spool holds most of, the grammar need not be asked.
+        if text.is_empty() || is_plain(&text) {
+            return Ok(Path(text));
         }
         Path::parse(&text, "address")
     }
+}
+
+/// Whether `text` is an addr-spec of dot-atoms in ASCII (RFC 5322 section 3.4.1).
+fn is_plain(text: &str) -> bool {
+    let is_dot_atom = |part: &str| {
+        part.split('.').all(|atom| {
+            !atom.is_empty()
+                && atom.bytes().all(|octet| {
+                    octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet)
+                })
+        })
+    };
+    text.split_once('@')
+        .is_some_and(|(local, domain)| is_dot_atom(local) && is_dot_atom(domain))
 }
 
 /// Parses an RFC 5322 address-list, the value of a recipient field (folded or not),

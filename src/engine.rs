@@ -83,9 +83,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let spool = Spool::open(directory, fs)?;
         let outbox = Outbox::new(wake);
-        for problem in spool.tidy()? {
-            outbox.push(Event::Problem(problem));
-        }
+        spool.sweep()?;
         Ok(Engine {
             spool: Arc::new(spool),
             outbox: Arc::new(outbox),

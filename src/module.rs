@@ -324,6 +324,18 @@ fn send(env: &CallEnv) -> emacs::Result<String> {
     })
 }
 
+/// Runs `build`, which makes a long list, without the garbage collections that its
+/// making would set off: they would find nothing, again and again.
+fn without_gc<T>(env: &Env, build: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let threshold = env.intern("gc-cons-threshold")?;
+    let before = env.call("symbol-value", (threshold,))?;
+    let most = env.call("symbol-value", (env.intern("most-positive-fixnum")?,))?;
+    env.call("set", (threshold, most))?;
+    let built = build();
+    env.call("set", (threshold, before))?;
+    built
+}
+
 const QUEUE_LIST_DOC: &str = "\
 Return the messages in the spool, a list of plists, oldest first.
 With ID, return only that message's plist, or nil if there is none.
@@ -350,9 +362,11 @@ fn queue_list(env: &CallEnv) -> emacs::Result<Value<'_>> {
         let engine = engine(env)?;
         let Some(id) = optional::<String>(env, 0)? else {
             let entries = engine.list()?;
-            return Ok(convert::list(env, entries, |env, (entry, state)| {
-                convert::entry(env, &entry, state)
-            })?);
+            return without_gc(env, || {
+                Ok(convert::list(env, entries, |env, (entry, state)| {
+                    convert::entry(env, &entry, state)
+                })?)
+            });
         };
         match engine.entry(entry_id(&id)?) {
             Ok((entry, state)) => Ok(convert::entry(env, &entry, state)?),

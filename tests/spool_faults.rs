@@ -251,9 +251,9 @@ fn what_is_damaged_is_set_aside_and_reported() {
     std::fs::remove_file(entry(2).join("entry.json")).unwrap();
     std::fs::write(queue.join("stray"), "").unwrap();
     let engine = Engine::new(spool.clone(), Settings::default(), Box::new(io::sink())).unwrap();
+    let left = engine.list().unwrap();
     let problems = engine.drain();
     assert_eq!(problems.len(), 4, "{problems:?}");
-    let left = engine.list().unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].0.id, ids[3]);
     assert_eq!(std::fs::read_dir(spool.join("corrupt")).unwrap().count(), 4);

@@ -158,13 +158,20 @@ impl Fs {
         fs::read(path)
     }
 
+    /// The octets of a file.
+    pub fn size(&self, path: &Path) -> io::Result<u64> {
+        self.before(Call::Read, path)?;
+        Ok(fs::metadata(path)?.len())
+    }
+
     /// The paths in a directory, in order of their names.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.before(Call::ListDirectory, path)?;
         let mut paths = fs::read_dir(path)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<Vec<_>>>()?;
-        paths.sort();
+        // Not component by component, for all but the last are the same.
+        paths.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
         Ok(paths)
     }
 }

@@ -1,6 +1,7 @@
 //! The spool as a whole: what is in it, and what has to be tidied up.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,7 @@ pub struct Listing {
 
 impl Spool {
     /// All entries with their states, oldest first, as they are on disk now. `is_ours`
-    /// tells those that sessions of this process work on.
+    /// tells those that sessions of this process work on. What is damaged is set aside.
     pub fn list(&self, is_ours: impl Fn(EntryId) -> bool) -> Result<Listing, SpoolError> {
         let marks = self.marks()?;
         let now = Timestamp::now();
@@ -27,21 +28,28 @@ impl Spool {
         let paths = self.fs.list(&queue).map_err(failed("list", &queue))?;
         let mut listing = Listing::default();
         for path in paths {
-            let Some(id) = id_of(&path) else {
-                let problem = format!("{} is no message of this spool", path.display());
-                listing.problems.push(problem);
-                continue;
-            };
-            match self.load(id) {
-                Ok(entry) => {
-                    let is_marked = marks.contains(&(id, entry.attempts));
-                    let seen = self.with_state(entry, is_ours(id), is_marked, now);
+            let checked = id_of(&path).map(|id| self.check(id));
+            let reason = match checked {
+                Some(Ok(entry)) if self.finish_settling(&entry) => continue,
+                Some(Ok(entry)) => {
+                    let is_marked = marks.contains(&(entry.id, entry.attempts));
+                    let is_ours = is_ours(entry.id);
+                    let seen = self.with_state(entry, is_ours, is_marked, now);
                     listing.entries.push(seen);
+                    continue;
                 }
-                // Sent by another process since the directory was read, or damaged.
-                Err(SpoolError::NoSuchEntry(_)) if !path.exists() => {}
-                Err(error) => listing.problems.push(error.to_string()),
-            }
+                Some(Err(SpoolError::Damaged { reason, .. })) => reason,
+                // Sent by another process since the directory was read.
+                Some(Err(SpoolError::NoSuchEntry(_))) if !path.exists() => continue,
+                Some(Err(SpoolError::NoSuchEntry(_))) => "a file is missing".to_owned(),
+                // Unreadable now is not damaged: it may be readable again.
+                Some(Err(error @ SpoolError::Io { .. })) => {
+                    listing.problems.push(error.to_string());
+                    continue;
+                }
+                None => "it is no message of this spool".to_owned(),
+            };
+            listing.problems.push(self.set_aside(&path, &reason));
         }
         Ok(listing)
     }
@@ -91,60 +99,37 @@ impl Spool {
         Ok(marks.collect())
     }
 
-    /// Sweeps what interrupted commits left in `tmp` more than a day ago, and sets
-    /// aside what is damaged in the queue. Returns a readable text for each problem.
-    pub fn tidy(&self) -> Result<Vec<String>, SpoolError> {
-        let temporary = self.directory.join("tmp");
-        let sending = self.directory.join("sending");
-        for path in self.fs.list(&sending).map_err(failed("list", &sending))? {
-            let id = path.file_stem().and_then(|stem| stem.to_str());
-            let is_queued = id
-                .and_then(EntryId::parse)
-                .is_some_and(|id| self.queued(id).exists());
-            if !is_queued && is_older_than(&path, SWEEP_AGE) {
-                let _ = self.fs.remove_file(&path);
+    /// Sweeps what interrupted commits and settlements left more than a day ago.
+    pub fn sweep(&self) -> Result<(), SpoolError> {
+        for directory in ["sending", "tmp"].map(|name| self.directory.join(name)) {
+            let paths = self.fs.list(&directory);
+            for path in paths.map_err(failed("list", &directory))? {
+                let id = path.file_stem().and_then(|stem| stem.to_str());
+                let is_queued = id
+                    .and_then(EntryId::parse)
+                    .is_some_and(|id| self.queued(id).exists());
+                if !is_queued && is_older_than(&path, SWEEP_AGE) {
+                    // There will be another time.
+                    let _ = if path.is_dir() {
+                        self.fs.remove_directory(&path)
+                    } else {
+                        self.fs.remove_file(&path)
+                    };
+                }
             }
         }
-        for path in self
-            .fs
-            .list(&temporary)
-            .map_err(failed("list", &temporary))?
-        {
-            if is_older_than(&path, SWEEP_AGE) {
-                let _ = self.fs.remove_directory(&path);
-            }
-        }
-        let queue = self.queue();
-        let mut problems = Vec::new();
-        for path in self.fs.list(&queue).map_err(failed("list", &queue))? {
-            let reason = match id_of(&path).map(|id| self.check(id)) {
-                Some(Ok(entry)) => {
-                    self.finish_settling(&entry);
-                    continue;
-                }
-                Some(Err(SpoolError::Damaged { reason, .. })) => reason,
-                Some(Err(SpoolError::NoSuchEntry(_))) if !path.exists() => continue,
-                Some(Err(SpoolError::NoSuchEntry(_))) => "a file is missing".to_owned(),
-                // Unreadable now is not damaged: it may be readable again.
-                Some(Err(error @ SpoolError::Io { .. })) => {
-                    problems.push(error.to_string());
-                    continue;
-                }
-                None => "it is no message of this spool".to_owned(),
-            };
-            problems.push(self.set_aside(&path, &reason));
-        }
-        Ok(problems)
+        Ok(())
     }
 
-    /// Removes an entry that was delivered and could not be removed then.
-    fn finish_settling(&self, entry: &Entry) {
-        if entry.is_done()
-            && let Ok(Some(claim)) = self.claim(entry.id)
-            && claim.entry.is_done()
-        {
-            // If it fails again, there will be another time.
-            let _ = self.settle(claim);
+    /// Removes an entry that was delivered and could not be removed then. False if it
+    /// is no such entry, or cannot be removed now either.
+    fn finish_settling(&self, entry: &Entry) -> bool {
+        if !entry.is_done() {
+            return false;
+        }
+        match self.claim(entry.id) {
+            Ok(Some(claim)) if claim.entry.is_done() => self.settle(claim).is_ok(),
+            _ => false,
         }
     }
 
@@ -152,9 +137,11 @@ impl Spool {
     fn check(&self, id: EntryId) -> Result<Entry, SpoolError> {
         let entry = self.load(id)?;
         let path = self.queued(id).join("message");
-        let size = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(_) => return Err(SpoolError::NoSuchEntry(id)),
+        let size = match self.fs.size(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SpoolError::NoSuchEntry(id));
+            }
+            result => result.map_err(failed("read", &path))?,
         };
         if size == entry.facts.size {
             return Ok(entry);
