@@ -260,12 +260,13 @@ impl Engine {
         self.release(claim)
     }
 
-    /// Names a file outside of the spool that stands for the message while it exists,
-    /// or lets the entry go when there is none any more.
-    pub fn set_origin(&self, id: EntryId, origin: Option<PathBuf>) -> Result<(), EngineError> {
+    /// Writes an entry's message, with LF line ends, to a `file` outside of the spool,
+    /// which stands for it from then on: the entry is not sent while the file exists.
+    pub fn export(&self, id: EntryId, file: PathBuf) -> Result<(), EngineError> {
         let mut claim = self.claim(id)?;
-        claim.entry.wishes.origin = origin;
-        self.release(claim)
+        claim.entry.wishes.origin = Some(file);
+        self.spool.update(&claim)?;
+        Ok(self.spool.export(&claim)?)
     }
 
     /// Holds an entry back, or lets it go again.

@@ -288,7 +288,7 @@ OPTIONS is a plist:
   :not-before TIME     send it later
   :date-at-sending BOOL  set its Date field when it is sent
   :origin FILE         while FILE exists, it stands for the message, which is
-                       not sent; see `rs-smtp-queue-set-origin'
+                       not sent: so it can be moved here and not be sent twice
   :copy STRING         keep the message when it has been accepted, until
                        `rs-smtp-queue-filed' is called; STRING is returned
                        in its entry
@@ -420,14 +420,12 @@ fn queue_schedule(env: &Env, id: String, time: Value<'_>) -> emacs::Result<()> {
     })
 }
 
-/// Let FILE stand for message ID while FILE exists; or if FILE is nil, send it.
-/// So a message can be moved to or from another queue: whatever is
-/// interrupted, it is sent from one of them, and once.
+/// Write message ID to FILE, with LF line ends.
+/// While FILE exists, it stands for the message, which is not sent.
 #[defun]
-fn queue_set_origin(env: &Env, id: String, file: Option<String>) -> emacs::Result<()> {
+fn queue_export(env: &Env, id: String, file: String) -> emacs::Result<()> {
     boundary(env, || {
-        let engine = configured_engine(env)?;
-        Ok(engine.set_origin(entry_id(&id)?, file.map(PathBuf::from))?)
+        Ok(engine(env)?.export(entry_id(&id)?, PathBuf::from(file))?)
     })
 }
 

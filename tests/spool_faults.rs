@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use common::{Client, MESSAGE, settings_for, target};
 use rs_smtpmail::config::{Settings, StreamType};
 use rs_smtpmail::engine::Engine;
+use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::spool::fs::{Call, Fs};
 use rs_smtpmail::spool::{State, Wishes};
-use server::{Options, Server};
+use server::{Options, Rule, Server, Stage};
 
 /// A file system on which `act` is done at the `at`-th call, counted from 0.
 fn faulty(
@@ -34,8 +35,59 @@ fn faulty(
     (Fs::with_hook(Arc::new(hook)), calls)
 }
 
+/// What the message goes through, so that each way of writing to the spool is seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scenario {
+    /// Accepted at once: commit, mark, settle.
+    Accepted,
+    /// Put off first: update.
+    Deferred,
+    /// Kept until a copy is filed.
+    Filed,
+}
+
+impl Scenario {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Deferred, Self::Filed];
+
+    fn server(self) -> Server {
+        let rule = Rule::at(Stage::Rcpt).once().reply(451, "4.7.1 Later");
+        Server::start(match self {
+            Self::Deferred => Options::default().rule(rule),
+            Self::Accepted | Self::Filed => Options::default(),
+        })
+    }
+
+    fn wishes(self) -> Wishes {
+        Wishes {
+            copy: (self == Self::Filed).then(|| "file it".to_owned()),
+            ..Wishes::default()
+        }
+    }
+}
+
+/// Files copies as Lisp does when it is told to.
+fn file_copies(engine: &Engine) -> Vec<Event> {
+    let events = engine.drain();
+    for event in &events {
+        if let Event::Outcome { kind, entry, .. } = event
+            && entry.wishes.copy.is_some()
+            && matches!(kind, Kind::Sent | Kind::Unfiled)
+        {
+            // What fails here is asked for again later.
+            let _ = engine.filed(entry.id, None);
+        }
+    }
+    events
+}
+
 /// Sends one message; returns whether it was accepted. Waits until it was tried.
-fn send_and_wait(directory: &Path, settings: Settings, port: u16, fs: Fs) -> bool {
+fn send_and_wait(
+    directory: &Path,
+    settings: Settings,
+    port: u16,
+    fs: Fs,
+    scenario: Scenario,
+) -> bool {
     let wake = Box::new(io::sink());
     let Ok(engine) = Engine::with_fs(directory.to_owned(), settings, wake, fs) else {
         return false;
@@ -46,10 +98,10 @@ fn send_and_wait(directory: &Path, settings: Settings, port: u16, fs: Fs) -> boo
         rs_smtpmail::address::Path::null(),
         to("you@example.com"),
         target(port, StreamType::Plain),
-        Wishes::default(),
+        scenario.wishes(),
     );
     if accepted.is_ok() {
-        wait_until("the message was tried", || !engine.drain().is_empty());
+        wait_until("the message was tried", || !file_copies(&engine).is_empty());
     }
     engine.stop(server::deadline());
     accepted.is_ok()
@@ -70,6 +122,11 @@ fn recover(directory: &Path, settings: Settings) -> usize {
     let engine = Engine::new(directory.to_owned(), settings, wake).unwrap();
     engine.flush().unwrap();
     let settled = |engine: &Engine| {
+        let is_deferred =
+            |event: &Event| matches!(event, Event::Outcome { kind, .. } if *kind == Kind::Deferred);
+        if file_copies(engine).iter().any(is_deferred) {
+            engine.flush().unwrap();
+        }
         engine
             .list()
             .unwrap()
@@ -100,17 +157,21 @@ fn each_failing_call_loses_nothing_and_doubles_nothing() {
         io::ErrorKind::Other,
         io::ErrorKind::PermissionDenied,
     ];
-    for kind in errors {
+    for (kind, scenario) in errors
+        .into_iter()
+        .flat_map(|kind| Scenario::ALL.map(|scenario| (kind, scenario)))
+    {
         let mut outcomes = (0, 0);
         for at in 0.. {
-            let server = Server::start(Options::default());
+            let server = scenario.server();
             let directory = tempfile::tempdir().unwrap();
             let spool = directory.path().join("spool");
             let (fs, calls) = faulty(at, move |_| Err(kind.into()));
             let settings = settings_for(&server);
-            let accepted = send_and_wait(&spool, settings.clone(), server.port(), fs);
+            let accepted = send_and_wait(&spool, settings.clone(), server.port(), fs, scenario);
             let asked = recover(&spool, settings);
-            check(&format!("{kind:?} at call {at}"), accepted, asked, &server);
+            let what = format!("{scenario:?}: {kind:?} at call {at}");
+            check(&what, accepted, asked, &server);
             if accepted {
                 outcomes.0 += 1
             } else {
@@ -140,6 +201,7 @@ fn process_to_be_killed() {
         Settings::default(),
         words[1].parse().unwrap(),
         fs,
+        Scenario::ALL[words[3].parse::<usize>().unwrap()],
     );
     if accepted {
         std::fs::write(directory.join("done"), "").unwrap();
@@ -148,11 +210,18 @@ fn process_to_be_killed() {
 
 #[test]
 fn each_call_may_be_the_last() {
+    for (number, scenario) in Scenario::ALL.into_iter().enumerate() {
+        kill_at_each_call(number, scenario);
+    }
+}
+
+fn kill_at_each_call(number: usize, scenario: Scenario) {
     let mut died = 0;
     for at in 0.. {
-        let server = Server::start(Options::default());
+        let server = scenario.server();
         let directory = tempfile::tempdir().unwrap();
-        let arguments = format!("{at} {} {}", server.port(), directory.path().display());
+        let path = directory.path().display();
+        let arguments = format!("{at} {} {path} {number}", server.port());
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "process_to_be_killed", "--quiet"])
             .env("RS_SMTPMAIL_KILL_AT", arguments)
@@ -166,7 +235,8 @@ fn each_call_may_be_the_last() {
         // published is delivered, what was not is not.
         let is_known = directory.path().join("done").exists();
         let arrived = server.messages().len();
-        let what = format!("killed at call {at}: arrived {arrived}, asked about {asked}");
+        let what =
+            format!("{scenario:?}, killed at call {at}: arrived {arrived}, asked about {asked}");
         assert!(arrived <= 1 && asked <= 1, "{what}");
         assert!(!is_known || arrived + asked >= 1, "{what}");
         died += usize::from(was_killed);

@@ -158,14 +158,21 @@ fn a_message_that_stands_elsewhere_is_not_sent() {
     assert_eq!(client.engine.flush().unwrap(), 0);
     assert_eq!(client.state(ids[0]), State::Held);
     std::fs::remove_file(&file).unwrap();
-    client.engine.set_origin(ids[0], None).unwrap();
-    assert_eq!(client.outcome().kind, Kind::Sent);
-    // Interrupted before that: the file is gone, so the entry is all there is.
-    let mut next = client.beside(Settings::default());
-    drop(client);
-    assert_eq!(next.engine.resume().unwrap(), 1);
-    let seen = next.outcome();
-    assert_eq!((seen.entry.id, seen.kind), (ids[1], Kind::Sent));
+    assert_eq!(client.engine.flush().unwrap(), 2);
+    for _ in ids {
+        assert_eq!(client.outcome().kind, Kind::Sent);
+    }
+    // The other way: what is written elsewhere is not sent from here.
+    let id = client.send_with(&to, in_an_hour());
+    client.engine.export(id, file.clone()).unwrap();
+    let exported = String::from_utf8(std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(
+        exported,
+        String::from_utf8_lossy(MESSAGE).into_owned() + "\n"
+    );
+    client.engine.retry(id).unwrap();
+    assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
+    assert_eq!(client.state(id), State::Held);
 }
 
 #[test]

@@ -100,7 +100,9 @@ impl Fs {
     /// Replaces `path` as a whole: a reader sees the old bytes or the new ones, also
     /// after a power cut.
     pub fn replace_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("new");
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push("~");
+        let temporary = PathBuf::from(temporary);
         self.write_durably(&temporary, bytes)?;
         self.rename(&temporary, path)?;
         match path.parent() {

@@ -14,7 +14,7 @@
 //!
 //! - *Commit*: both files into `tmp/ID`, each fsynced; fsync `tmp/ID`; rename to
 //!   `queue/ID`; fsync `queue`. Only then is the message accepted.
-//! - *Update*: `entry.new`, fsync, rename to `entry.json`, fsync `queue/ID`.
+//! - *Update*: `entry.json~`, fsync, rename to `entry.json`, fsync `queue/ID`.
 //! - *Settle*: rename `queue/ID` to `tmp/ID`, fsync `queue`, unlink.
 //!
 //! - *Mark*: before the last byte goes out, make `sending/ID.N`, N being the entry's
@@ -248,6 +248,20 @@ impl Spool {
         self.fs
             .replace_durably(&path, &serialize(&claim.entry))
             .map_err(failed("write", &path))
+    }
+
+    /// Writes the claimed message, with LF line ends, to its entry's origin, as a whole
+    /// or not at all.
+    pub fn export(&self, claim: &Claim) -> Result<(), SpoolError> {
+        let Some(origin) = &claim.entry.wishes.origin else {
+            return Ok(());
+        };
+        let mut bytes = self.message(claim.entry.id)?;
+        // Stored lines end in CRLF, and there is no other CR.
+        bytes.retain(|&octet| octet != b'\r');
+        self.fs
+            .replace_durably(origin, &bytes)
+            .map_err(failed("write", origin))
     }
 
     fn mark(&self, entry: &Entry) -> PathBuf {
