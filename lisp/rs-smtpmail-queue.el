@@ -12,7 +12,12 @@
 ;; line with FILE's name in the index, a file.
 ;;
 ;; We adopt such messages: put them into our spool, then delete FILE, then
-;; FILE.el, then the line.  The form is read and picked apart, never evaluated.
+;; FILE.el, then the line.  While FILE is there, it stands for the message, and
+;; the spool's entry, which names it as its origin, is not sent: so a message
+;; that we were interrupted with is adopted again, not twice.  Exporting a
+;; message to the queue goes the other way round, likewise.
+;;
+;; The form is read and picked apart, never evaluated.
 ;; FILE.el without FILE and a line without either are what smtpmail, or we,
 ;; left when interrupted while deleting.  FILE and FILE.el without a line are
 ;; what smtpmail left when interrupted while writing.
@@ -97,26 +102,36 @@
                                  (file-attribute-modification-time
                                   (file-attributes file))))))))
 
+(defun rs-smtpmail--delete-leftover (elisp)
+  "Delete ELISP, a queued message's .el file, if the message is gone."
+  (when (and (file-exists-p elisp)
+             (not (file-exists-p (string-remove-suffix ".el" elisp)))
+             (ignore-errors (rs-smtpmail--stored-values elisp)))
+    (delete-file elisp)))
+
 (defun rs-smtpmail--tidy-index ()
   "Take the lines without a message out of the index, in one step."
   (let* ((index (rs-smtpmail--index-file))
          (lines (rs-smtpmail--index-lines))
          kept)
     (dolist (line lines)
-      (let* ((file (rs-smtpmail--index-line-file line))
-             (leftover (concat file ".el")))
-        (cond ((file-exists-p file) (push line kept))
-              ((and (file-exists-p leftover)
-                    (ignore-errors (rs-smtpmail--stored-values leftover)))
-               (delete-file leftover)))))
+      (let ((file (rs-smtpmail--index-line-file line)))
+        (if (file-exists-p file)
+            (push line kept)
+          (rs-smtpmail--delete-leftover (concat file ".el")))))
+    ;; Those of messages without a line.
+    (dolist (elisp (directory-files smtpmail-queue-dir t "\\.el\\'"))
+      (when (string-match-p rs-smtpmail--queue-file-name
+                            (file-name-base elisp))
+        (rs-smtpmail--delete-leftover elisp)))
     (setq kept (nreverse kept))
     (unless (equal lines kept)
-      (let ((new (make-temp-file (concat index "."))))
+      ;; We have the lock: nobody else writes to this one.
+      (let ((new (concat index "~")))
         (with-file-modes (file-modes index)
           (let ((coding-system-for-write 'no-conversion))
             (write-region (mapconcat (lambda (line) (concat line "\n")) kept "")
                           nil new nil 'silent)))
-        (set-file-modes new (file-modes index))
         (rename-file new index t)))))
 
 (defun rs-smtpmail--call-with-queue-locked (function)
@@ -168,8 +183,16 @@ Nothing is evaluated."
              if (funcall test plain) collect (cons variable plain)
              else do (error "%s gives a strange value to %s" file variable))))
 
-(defun rs-smtpmail--adopt (file)
-  "Move the queued message FILE into the spool; return its new id."
+(defun rs-smtpmail--origins ()
+  "Return an alist of files that stand for entries in the spool, and their ids."
+  (let (origins)
+    (dolist (entry (rs-smtp-queue-list) origins)
+      (when-let ((origin (plist-get entry :origin)))
+        (push (cons origin (plist-get entry :id)) origins)))))
+
+(defun rs-smtpmail--adopt (file adopted)
+  "Move the queued message FILE into the spool; return its new id.
+ADOPTED is an alist of files that are there already, and their ids."
   (let* ((elisp (concat file ".el"))
          (values (if (file-exists-p elisp)
                      (rs-smtpmail--stored-values elisp)
@@ -179,22 +202,25 @@ Nothing is evaluated."
       (error "%s names no recipients" elisp))
     (unless (file-writable-p (file-name-directory file))
       (error "%s could not be removed after sending" file))
-    (prog1 (cl-progv (mapcar #'car values) (mapcar #'cdr values)
-             (with-temp-buffer
-               (set-buffer-multibyte nil)
-               (insert-file-contents-literally file)
-               (let ((smtpmail-mail-address nil))
-                 (rs-smtp-send (buffer-string)
-                               (rs-smtpmail--envelope-sender (current-buffer))
-                               (rs-smtpmail--qualified recipients)
-                               (rs-smtpmail--server)))))
+    (prog1 (or (cdr (assoc file adopted))
+               (cl-progv (mapcar #'car values) (mapcar #'cdr values)
+                 (with-temp-buffer
+                   (set-buffer-multibyte nil)
+                   (insert-file-contents-literally file)
+                   (let ((smtpmail-mail-address nil))
+                     (rs-smtp-send (buffer-string)
+                                   (rs-smtpmail--envelope-sender (current-buffer))
+                                   (rs-smtpmail--qualified recipients)
+                                   (rs-smtpmail--server)
+                                   nil
+                                   (list :origin file))))))
       (condition-case err
-          (progn (delete-file file)
-                 (delete-file elisp))
+          (delete-file file)
         (error
-         (error "It is being sent, but not removed; delete it yourself, \
-or it is sent again: %s"
-                (error-message-string err)))))))
+         (error "It stays in the queue, for it can't be removed: %s"
+                (error-message-string err))))
+      ;; Without FILE, whoever looks at the queue next deletes it.
+      (ignore-errors (delete-file elisp)))))
 
 (defun rs-smtpmail--adopt-queue ()
   "Move the messages in smtpmail's queue into the spool.
@@ -204,16 +230,100 @@ not be moved."
     (when (file-directory-p smtpmail-queue-dir)
       (rs-smtpmail--call-with-queue-locked
        (lambda ()
-         (let ((files (rs-smtpmail--queued-files)))
+         (let ((files (rs-smtpmail--queued-files))
+               (adopted (rs-smtpmail--origins)))
            (when (and files (not smtpmail-smtp-server))
              (smtpmail-query-smtp-server))
            (dolist (file files)
              (condition-case err
-                 (push (rs-smtpmail--adopt file) ids)
+                 (push (rs-smtpmail--adopt file adopted) ids)
                (error (push (format "%s: %s" file (error-message-string err))
                             problems)))))
          (rs-smtpmail--tidy-index))))
     (list (nreverse ids) (nreverse problems))))
+
+;;;; Export
+
+(defun rs-smtpmail--new-queue-file ()
+  "Return a name for one more file in smtpmail's queue."
+  (let ((number 0)
+        file)
+    (while (or (null file) (file-exists-p file) (file-exists-p (concat file ".el")))
+      (setq number (1+ number)
+            file (expand-file-name
+                  (convert-standard-filename
+                   (format-time-string (format "%%Y-%%m-%%d_%%H:%%M:%%S_%d" number)))
+                  smtpmail-queue-dir)))
+    file))
+
+(defun rs-smtpmail--write-stored-values (entry file)
+  "Write FILE, a queued message's .el file, for ENTRY.
+Recipients who have got the message are left out."
+  (let* ((server (plist-get entry :server))
+         (recipients (seq-remove (lambda (recipient)
+                                   (eq (plist-get recipient :state) 'accepted))
+                                 (plist-get entry :recipients)))
+         (addresses (mapcar (lambda (recipient) (plist-get recipient :address))
+                            recipients)))
+    (with-temp-file file
+      (set-buffer-file-coding-system 'utf-8-unix)
+      (let ((print-length nil)
+            (print-level nil))
+        (prin1 `(setq smtpmail-recipient-address-list ,addresses
+                      smtpmail-smtp-server ,(plist-get server :host)
+                      smtpmail-smtp-service ,(plist-get server :port)
+                      smtpmail-stream-type ,(plist-get server :stream-type)
+                      smtpmail-smtp-user ,(plist-get server :user))
+               (current-buffer)))
+      (insert "\n"))))
+
+(defun rs-smtpmail--export (entry)
+  "Move ENTRY, of the spool, to smtpmail's queue."
+  (let* ((id (plist-get entry :id))
+         (file (rs-smtpmail--new-queue-file))
+         (elisp (concat file ".el"))
+         done)
+    (with-file-modes #o600
+      (unwind-protect
+          (progn
+            (rs-smtpmail--write-stored-values entry elisp)
+            (rs-smtp-queue-export id file)
+            (setq done t))
+        (unless done
+          (delete-file elisp)))
+      (let ((coding-system-for-write 'utf-8-unix))
+        (write-region (concat file "\n") nil (rs-smtpmail--index-file) t 'silent)))
+    (rs-smtp-queue-remove id)))
+
+;;;###autoload
+(defun rs-smtpmail-export-queue (&optional unconfirmed)
+  "Move the messages in the spool to smtpmail's queue, `smtpmail-queue-dir'.
+There smtpmail, or this package on another machine, finds them when queued
+mail is sent.  Messages that are just being sent stay, and so do those that
+the server may have got already, unless UNCONFIRMED, the prefix argument, is
+non-nil.  Return the number of messages moved."
+  (interactive "P")
+  (make-directory smtpmail-queue-dir t)
+  (let ((states `(pending held failed needs-user scheduled
+                          ,@(and unconfirmed '(unconfirmed))))
+        (moved 0)
+        (left 0))
+    (rs-smtpmail--call-with-queue-locked
+     (lambda ()
+       (dolist (entry (rs-smtp-queue-list))
+         (condition-case err
+             (if (not (memq (plist-get entry :state) states))
+                 (cl-incf left)
+               (rs-smtpmail--export entry)
+               (cl-incf moved))
+           ((rs-smtp-error file-error)
+            (cl-incf left)
+            (rs-smtpmail--warn :error "Message to %s stays in the spool: %s"
+                               (rs-smtpmail--summary entry)
+                               (error-message-string err)))))))
+    (message "%d exported to %s, %d left in the spool"
+             moved (abbreviate-file-name smtpmail-queue-dir) left)
+    moved))
 
 ;;;; Commands
 

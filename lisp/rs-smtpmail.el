@@ -222,6 +222,20 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
   "Return the message of entry ID, a unibyte string with CRLF line ends.\n\n(fn ID)")
 
 ;;;###autoload
+(autoload 'rs-smtp-queue-schedule "rs-smtpmail-native"
+  "Send entry ID at TIME, or now if TIME is nil.\n\n(fn ID TIME)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-export "rs-smtpmail-native"
+  "Write entry ID's message to FILE, which then stands for it.\n\n(fn ID FILE)")
+
+;;;###autoload
+(autoload 'rs-smtp-queue-filed "rs-smtpmail-native"
+  "Take note that entry ID's copy is filed, or of the PROBLEM.
+
+\(fn ID &optional PROBLEM)")
+
+;;;###autoload
 (autoload 'rs-smtp-cancel "rs-smtpmail-native"
   "Stop sending entry ID and hold it; nil if the server has it already.\n\n(fn ID)")
 
@@ -387,6 +401,8 @@ otherwise."
   "Send what waits in smtpmail's queue and in the spool." t)
 (autoload 'rs-smtpmail-resume "rs-smtpmail-queue"
   "Take up what an earlier Emacs left in the spool." t)
+(autoload 'rs-smtpmail-export-queue "rs-smtpmail-queue"
+  "Move the messages in the spool to smtpmail's queue." t)
 (autoload 'rs-smtpmail-retry "rs-smtpmail-queue"
   "Try again to send a message that waits or failed." t)
 (autoload 'rs-smtpmail-remove "rs-smtpmail-queue"

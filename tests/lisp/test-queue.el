@@ -241,6 +241,117 @@ test-queue-evaluated t smtpmail-queue-dir \"/\" smtpmail-smtp-server nil)"
       (rs-smtpmail-mode -1))
     (should (= 1 (test-received-count)))))
 
+;;;; Interruptions
+
+(defun test-queue-interrupted (form action number)
+  "Evaluate FORM in an Emacs with ACTION at its file call NUMBER, from 0.
+ACTION is `kill' or an error.  Return non-nil if there was such a call."
+  (let* ((seen (test-file "calls"))
+         (result
+          (test-finish
+           (test-emacs
+            `(let ((calls 0))
+               (require 'helper)
+               (require 'rs-smtpmail-queue)
+               (setq rs-smtpmail-synchronous nil
+                     create-lockfiles nil)
+               ;; Map the module, which defines its functions anew.
+               (rs-smtp-version)
+               (dolist (function '(rs-smtp-send rs-smtp-queue-export rs-smtp-queue-remove
+                                   delete-file rename-file write-region))
+                 (advice-add function :before
+                             (lambda (&rest _)
+                               (when (= calls ,number)
+                                 (call-process "touch" nil nil nil ,seen)
+                                 ,(if (eq action 'kill)
+                                      '(signal-process (emacs-pid) 'SIGKILL)
+                                    `(progn (cl-incf calls)
+                                            (signal ',action '("Made to fail")))))
+                               (cl-incf calls))))
+               (setq rs-smtpmail-spool-directory ,rs-smtpmail-spool-directory)
+               ;; Nothing is to be sent by this one.
+               (advice-add 'rs-smtp-queue-flush :override #'ignore)
+               (condition-case nil ,form (error nil)))))))
+    (ert-info ((format "%S" result) :prefix "Emacs: ")
+      (should (or (file-exists-p seen) (eq 0 (car result)))))
+    (file-exists-p seen)))
+
+(defun test-queue-everywhere-interrupted (prepare form)
+  "Interrupt FORM at each of its file calls, after PREPARE, a function.
+Two messages must then arrive, once."
+  (dolist (action '(kill file-error))
+    (let ((number 0)
+          (more t))
+      (while more
+        (test-with-server nil
+          (let ((rs-smtpmail-spool-directory (test-new-directory "spool")))
+            (funcall prepare)
+            (setq more (test-queue-interrupted form action number))
+            (test-emacs-output
+             `(let ((spool ,rs-smtpmail-spool-directory))
+                (require 'helper)
+                (setq rs-smtpmail-spool-directory spool
+                      create-lockfiles nil)
+                (dolist (entry (rs-smtp-queue-list))
+                  (rs-smtp-queue-retry (plist-get entry :id)))
+                (rs-smtpmail-send-queued-mail))))
+          (ert-info ((format "%s at call %d" action number))
+            (should (= 2 (test-received-count)))
+            (should (equal '(("a@x.org") ("b@x.org"))
+                           (sort (list (plist-get (test-received 1) :recipients)
+                                       (plist-get (test-received 2) :recipients))
+                                 (lambda (one other) (string< (car one) (car other))))))
+            (should-not (remove "index~" (test-queue-files)))
+            (should-not (rs-smtpmail--index-lines))))
+        (cl-incf number))
+      (should (> number 6)))))
+
+(ert-deftest test-queue-adoption-interrupted-anywhere ()
+  (test-queue-everywhere-interrupted
+   (lambda ()
+     (dolist (name '("a" "b"))
+       (test-queue-write (format "2025-01-01_00:00:00_%s" name)
+                         (test-stored-recipients (concat name "@x.org"))
+                         "Subject: x\n\nHello\n"))
+     (test-queue-write-index (test-queue-file "2025-01-01_00:00:00_a")
+                             (test-queue-file "2025-01-01_00:00:00_b")))
+   '(rs-smtpmail-send-queued-mail)))
+
+(ert-deftest test-queue-export-interrupted-anywhere ()
+  (test-queue-everywhere-interrupted
+   (lambda ()
+     (test-emacs-output
+      `(let ((spool ,rs-smtpmail-spool-directory))
+         (require 'helper)
+         (setq rs-smtpmail-spool-directory spool)
+         (dolist (to '("a@x.org" "b@x.org"))
+           (rs-smtp-send "Subject: x\n\nHello\n" "me@example.org" (list to)
+                         (list :host "localhost" :port smtpmail-smtp-service)
+                         nil
+                         (list :not-before (time-add nil 3600)))))))
+   '(rs-smtpmail-export-queue)))
+
+(ert-deftest test-queue-export ()
+  "What is exported, smtpmail sends."
+  (test-with-server nil
+    (let ((later (time-add nil 3600)))
+      (rs-smtp-send (encode-coding-string "From: me@example.org\nSubject: x\n\nGrüße\n" 'utf-8)
+                    "me@example.org" '("a@x.org" "\"b c\"@y.org")
+                    (list :host smtpmail-smtp-server :port smtpmail-smtp-service
+                          :stream-type 'plain)
+                    nil (list :not-before later))
+      (should (equal '(scheduled) (test-states)))
+      (let ((create-lockfiles nil))
+        (should (= 1 (rs-smtpmail-export-queue)))))
+    (should-not (rs-smtp-queue-list))
+    (should (= #o600 (logand #o777 (file-modes (test-queue-file (car (test-queue-files)))))))
+    (setq test-foreign-connections '(1))
+    (let ((smtpmail-smtp-server nil))
+      (smtpmail-send-queued-mail))
+    (should (equal '("a@x.org" "\"b c\"@y.org") (plist-get (test-received 1) :recipients)))
+    (should (string-suffix-p (encode-coding-string "\r\n\r\nGrüße\r\n" 'utf-8)
+                             (plist-get (test-received 1) :bytes)))))
+
 (provide 'test-queue)
 
 ;;; test-queue.el ends here
