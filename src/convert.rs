@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::config::{AuthSource, ConfigError, Port, Server, Settings, StreamType, Unconfirmed};
 use crate::credentials::Credentials;
 use crate::events::{Event, Kind};
+use crate::message::Message;
 use crate::module::Failure;
 use crate::requests::Answer;
 use crate::schedule::Patience;
@@ -81,6 +82,18 @@ fn symbol_name(value: Value<'_>) -> emacs::Result<String> {
 
 fn is<'e>(value: Value<'e>, predicate: &str) -> emacs::Result<bool> {
     Ok(value.env.call(predicate, (value,))?.is_not_nil())
+}
+
+/// A MESSAGE: a string or a list of strings.
+pub fn message(value: Value<'_>) -> emacs::Result<Message> {
+    if is(value, "stringp")? {
+        return Ok(Message::new(&value.into_rust::<Vec<u8>>()?));
+    }
+    let parts = elements(value)?
+        .into_iter()
+        .map(Value::into_rust)
+        .collect::<emacs::Result<Vec<Vec<u8>>>>()?;
+    Ok(Message::of_parts(&parts))
 }
 
 /// A SERVER plist.

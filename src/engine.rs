@@ -125,7 +125,7 @@ impl Engine {
     /// Accepts a message: on return it is on disk, and will be sent.
     pub fn send(
         &self,
-        message: &[u8],
+        message: impl Into<Message>,
         sender: Path,
         recipients: Vec<Path>,
         server: Server,
@@ -134,7 +134,7 @@ impl Engine {
         if recipients.is_empty() {
             return Err(ConfigError::NoRecipients.into());
         }
-        let message = Message::new(message);
+        let message = message.into();
         if message.bytes.is_empty() {
             return Err(ConfigError::EmptyMessage.into());
         }

@@ -38,48 +38,52 @@ impl Message {
     /// Makes every line end of `raw` (CRLF, bare LF, bare CR) a CRLF and ends the
     /// last line, so that no bare CR or LF reaches the wire.
     pub fn new(raw: &[u8]) -> Self {
-        let bytes = canonical_lines(raw);
-        let facts = Facts::of(&bytes);
+        Message::of_parts(&[raw])
+    }
+
+    /// The same of `parts`, one after the other; no line end may be divided by them.
+    pub fn of_parts(parts: &[impl AsRef<[u8]>]) -> Self {
+        let length: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+        // Mail lines average some 60 octets; one guess saves the doublings.
+        let mut bytes = Vec::with_capacity(length + length / 32 + 2);
+        let mut longest_line = 0;
+        let mut line_start = 0;
+        for part in parts {
+            let mut rest = part.as_ref();
+            while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
+                bytes.extend_from_slice(&rest[..end]);
+                longest_line = longest_line.max(bytes.len() - line_start);
+                bytes.extend_from_slice(b"\r\n");
+                line_start = bytes.len();
+                let is_crlf = rest[end..].starts_with(b"\r\n");
+                rest = &rest[end + if is_crlf { 2 } else { 1 }..];
+            }
+            bytes.extend_from_slice(rest);
+        }
+        if bytes.len() > line_start {
+            longest_line = longest_line.max(bytes.len() - line_start);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        let facts = Facts::of(&bytes, longest_line as u64);
         Message { bytes, facts }
     }
 }
 
-fn canonical_lines(raw: &[u8]) -> Vec<u8> {
-    // Mail lines average some 60 octets; one guess saves the doublings.
-    let mut bytes = Vec::with_capacity(raw.len() + raw.len() / 32 + 2);
-    let mut rest = raw;
-    while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
-        bytes.extend_from_slice(&rest[..end]);
-        bytes.extend_from_slice(b"\r\n");
-        let skip = if rest[end..].starts_with(b"\r\n") {
-            2
-        } else {
-            1
-        };
-        rest = &rest[end + skip..];
+impl From<&[u8]> for Message {
+    fn from(raw: &[u8]) -> Self {
+        Message::new(raw)
     }
-    if !rest.is_empty() {
-        bytes.extend_from_slice(rest);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
 }
 
 impl Facts {
     /// Reads the facts off canonical bytes.
-    fn of(bytes: &[u8]) -> Self {
+    fn of(bytes: &[u8], longest_line: u64) -> Self {
         let header = &bytes[..header_length(bytes)];
-        let mut longest_line = 0;
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', bytes) {
-            longest_line = longest_line.max(end.saturating_sub(start + 1));
-            start = end + 1;
-        }
         Facts {
             size: bytes.len() as u64,
             eight_bit: !bytes.is_ascii(),
             eight_bit_header: !header.is_ascii(),
-            longest_line: longest_line as u64,
+            longest_line,
             subject: field(header, "subject"),
             message_id: field(header, "message-id"),
         }

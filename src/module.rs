@@ -254,7 +254,8 @@ const SEND_DOC: &str = "\
 Accept MESSAGE for sending in the background, and return its id, a string.
 
 MESSAGE is a unibyte string: header, empty line, body, in any line-end
-convention.  SENDER is the envelope sender's address, \"\" for none.
+convention; or a list of such strings that make it up, each ending with a
+line.  SENDER is the envelope sender's address, \"\" for none.
 RECIPIENTS is a list of addresses (strings as in an RFC 5322 addr-spec, or
 a bare local user).  SERVER is a plist:
 
@@ -298,7 +299,7 @@ OPTIONS is a plist:
 fn send(env: &CallEnv) -> emacs::Result<String> {
     boundary(env, || {
         let engine = configured_engine(env)?;
-        let message: Vec<u8> = env.parse_arg(0)?;
+        let message = convert::message(env.get_arg(0))?;
         let sender: String = env.parse_arg(1)?;
         let sender = match sender.as_str() {
             "" => Path::null(),
@@ -315,7 +316,7 @@ fn send(env: &CallEnv) -> emacs::Result<String> {
             None => Wishes::default(),
         };
         let id = engine
-            .send(&message, sender, recipients, server, wishes)?
+            .send(message, sender, recipients, server, wishes)?
             .to_string();
         if let Some(callback) = optional::<Value<'_>>(env, 4)? {
             env.call("rs-smtpmail--register-callback", (id.as_str(), callback))?;

@@ -93,7 +93,13 @@ fn the_date_is_that_of_sending_if_so_wished() {
         let recipients = vec![path("you@example.com")];
         let engine = &client.engine;
         engine
-            .send(&message, path("me@example.org"), recipients, to, wishes)
+            .send(
+                message.as_slice(),
+                path("me@example.org"),
+                recipients,
+                to,
+                wishes,
+            )
             .unwrap();
         assert_eq!(client.outcome().kind, Kind::Sent);
         let received = String::from_utf8(server.messages()[0].bytes.clone()).unwrap();
