@@ -234,6 +234,44 @@ By what the server offers; the bounds are what the round trips cost."
     (insert-file-contents statistics)
     (gethash "turns" (json-parse-buffer))))
 
+(defun bench-large-spool ()
+  "Add rows for a spool of 10,000 messages beside one of 100."
+  (let* ((server (sink-start "--discard"))
+         (per-message (lambda (number)
+                        (/ (* 1000 (car (bench-flush (sink-port server) number 3000)))
+                           number)))
+         (few (bench-best 3 (lambda () (funcall per-message 100))))
+         (many (funcall per-message 10000)))
+    (bench-stop server)
+    (push (list "a flush of 10,000, per message" (format "%.2f ms" many) "-" "-"
+                (format "of 100: %.2f ms" few))
+          bench-rows))
+  (push (list "listing a spool of 10,000"
+              (with-temp-buffer
+                (call-process (expand-file-name invocation-name invocation-directory)
+                              nil t nil "-Q" "--batch"
+                              "-L" (expand-file-name "lisp" sink-root)
+                              "--eval" (prin1-to-string (bench-listing-form)))
+                (format "%s ms" (buffer-string)))
+              "-" "-" "-")
+        bench-rows))
+
+(defun bench-listing-form ()
+  "Return a form that prints the milliseconds of listing a spool of 10,000."
+  `(progn
+     (require 'rs-smtpmail)
+     (setq rs-smtpmail-spool-directory
+           ,(expand-file-name "large-spool" bench-directory))
+     (dotimes (number 10000)
+       (rs-smtp-send (format "Subject: %d\n\nHello\n" number) "me@example.org"
+                     '("you@example.org") '(:host "localhost" :port 1)
+                     nil (list :not-before (time-add nil 86400))))
+     (princ (format "%.0f"
+                    (* 1000 (apply #'min
+                                   (mapcar (lambda (_)
+                                             (car (benchmark-run 1 (rs-smtp-queue-list))))
+                                           (make-list 5 nil))))))))
+
 (defun bench-one-cold ()
   "Add a row for the turns of one message on a new session."
   (cl-flet ((turns (function)
@@ -317,6 +355,7 @@ By what the server offers; the bounds are what the round trips cost."
         (bench-curl)
         (bench-far-flush)
         (bench-one-cold)
+        (bench-large-spool)
         (message "\n| %-50s | %10s | %10s | %10s | %8s |"
                  "what" "this" "smtpmail" "msmtp" "ratio")
         (message "|%s|" (mapconcat (lambda (width) (make-string (+ width 2) ?-))
