@@ -19,7 +19,6 @@
 
 (declare-function expand-mail-aliases "mailalias")
 (declare-function mail-fetch-field "mail-utils")
-(declare-function message-narrow-to-headers "message")
 
 ;;;; Recipients
 
@@ -82,38 +81,80 @@ Resent fields, if there are any, replace the others."
           (goto-char (min (point) end))
           (push (cons name (buffer-substring-no-properties value-start (point)))
                 (if (string-prefix-p "resent-" name t) resent fields))))
-      (delete-dups
+      (rs-smtpmail--once-each
        (mapcan (pcase-lambda (`(,name . ,value))
                  (rs-smtp-parse-addresses value name))
                (nreverse (or resent fields)))))))
 
+(defun rs-smtpmail--once-each (addresses)
+  "Return ADDRESSES in order, without those that differ in the domain's case only."
+  (let ((seen (make-hash-table :test #'equal)))
+    (seq-filter (lambda (address)
+                  (let ((key (replace-regexp-in-string "@[^@\"]*\\'" #'downcase
+                                                       address t t)))
+                    (unless (gethash key seen)
+                      (puthash key t seen))))
+                addresses)))
+
 (defun rs-smtpmail--qualified (recipients)
   "Return RECIPIENTS with `smtpmail-sendto-domain' where they have no domain."
-  (delete-dups (mapcar #'smtpmail-maybe-append-domain recipients)))
+  (rs-smtpmail--once-each (mapcar #'smtpmail-maybe-append-domain recipients)))
 
 ;;;; Envelope, server and content
 
-(defun rs-smtpmail--envelope-sender (buffer)
-  "Return the envelope sender of the mail in BUFFER by smtpmail's rules."
-  (or smtpmail-mail-address
-      (let ((specified mail-specify-envelope-from))
-        (with-current-buffer buffer
-          (save-excursion
-            (save-restriction
-              (message-narrow-to-headers)
-              (or (and specified (mail-envelope-from))
-                  (let ((from (mail-fetch-field "from")))
-                    (and from (cadr (mail-extract-address-components from))))
-                  (smtpmail-user-mail-address))))))
+(defun rs-smtpmail--field-addresses (name)
+  "Return the addresses in the field NAME, nil if there is none.
+The accessible part of the buffer is the header."
+  (when-let ((value (mail-fetch-field name)))
+    (unless (multibyte-string-p value)
+      (setq value (decode-coding-string value 'utf-8 t)))
+    (condition-case nil
+        (rs-smtp-parse-addresses value name)
+      ;; A name with an unquoted dot or the like must not keep mail back.
+      (rs-smtp-address-error
+       (delq nil (list (cadr (mail-extract-address-components value))))))))
+
+(defun rs-smtpmail--header-sender ()
+  "Return the address of who sends the mail in this buffer, or nil.
+That is From; where From names several, Sender (RFC 5322 section 3.6.2);
+and where the mail is resent, Resent-Sender or Resent-From, for From is
+somebody else then."
+  (save-excursion
+    (save-restriction
+      (rfc822-goto-eoh)
+      (narrow-to-region (point-min) (point))
+      (goto-char (point-min))
+      (if (let ((case-fold-search t))
+            (re-search-forward "^Resent-\\(?:To\\|Cc\\|Bcc\\)[ \t]*:" nil t))
+          (car (or (rs-smtpmail--field-addresses "Resent-Sender")
+                   (rs-smtpmail--field-addresses "Resent-From")))
+        (let ((from (rs-smtpmail--field-addresses "From")))
+          (car (or (and (cdr from) (rs-smtpmail--field-addresses "Sender"))
+                   from)))))))
+
+(defun rs-smtpmail--sender ()
+  "Return the envelope sender of the mail in this buffer, by smtpmail's options."
+  (or (and mail-specify-envelope-from
+           (not (eq mail-envelope-from 'header))
+           mail-envelope-from)
+      (rs-smtpmail--header-sender)
+      (smtpmail-user-mail-address)
       (user-error "Sending failed: no sender; set `user-mail-address'")))
 
-(defun rs-smtpmail--server ()
-  "Return the server that smtpmail's options name, as `rs-smtp-send' wants it."
+(defun rs-smtpmail--envelope-sender (buffer)
+  "Return the envelope sender of the mail in BUFFER, which may be known already."
+  (or smtpmail-mail-address
+      (with-current-buffer buffer
+        (rs-smtpmail--sender))))
+
+(defun rs-smtpmail--server (&optional ehlo-name)
+  "Return the server that smtpmail's options name, as `rs-smtp-send' wants it.
+EHLO-NAME, if it is non-nil, is used instead of `smtpmail-local-domain'."
   (list :host smtpmail-smtp-server
         :port (or smtpmail-smtp-service "smtp")
         :stream-type smtpmail-stream-type
         :user smtpmail-smtp-user
-        :helo (smtpmail-fqdn)
+        :helo (or ehlo-name (smtpmail-fqdn))
         :require-auth (and smtpmail-servers-requiring-authorization
                            (string-match-p
                             smtpmail-servers-requiring-authorization

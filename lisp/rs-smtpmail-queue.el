@@ -26,7 +26,7 @@
 
 (require 'smtpmail)
 (require 'rs-smtpmail)
-(require 'rs-smtpmail-message)
+(require 'rs-smtpmail-accounts)
 (eval-when-compile (require 'cl-lib))
 
 (declare-function rs-smtpmail--addresses "rs-smtpmail-engine")
@@ -208,12 +208,8 @@ ADOPTED is an alist of files that are there already, and their ids."
                    (set-buffer-multibyte nil)
                    (insert-file-contents-literally file)
                    (let ((smtpmail-mail-address nil))
-                     (rs-smtp-send (buffer-string)
-                                   (rs-smtpmail--envelope-sender (current-buffer))
-                                   (rs-smtpmail--qualified recipients)
-                                   (rs-smtpmail--server)
-                                   nil
-                                   (list :origin file))))))
+                     (rs-smtpmail--accept recipients (current-buffer)
+                                          (list :origin file))))))
       (condition-case err
           (delete-file file)
         (error
@@ -230,11 +226,8 @@ not be moved."
     (when (file-directory-p smtpmail-queue-dir)
       (rs-smtpmail--call-with-queue-locked
        (lambda ()
-         (let ((files (rs-smtpmail--queued-files))
-               (adopted (rs-smtpmail--origins)))
-           (when (and files (not smtpmail-smtp-server))
-             (smtpmail-query-smtp-server))
-           (dolist (file files)
+         (let ((adopted (rs-smtpmail--origins)))
+           (dolist (file (rs-smtpmail--queued-files))
              (condition-case err
                  (push (rs-smtpmail--adopt file adopted) ids)
                (error (push (format "%s: %s" file (error-message-string err))

@@ -14,7 +14,7 @@
 (require 'rs-smtpmail)
 
 (declare-function rs-smtp-check-server "ext:rs-smtpmail-module" (server) t)
-(declare-function rs-smtpmail--server "rs-smtpmail-message")
+(declare-function rs-smtpmail--server-here "rs-smtpmail-accounts")
 
 ;;;; Internal variables
 
@@ -73,14 +73,13 @@
 (defun rs-smtpmail-check-server (server)
   "Check whether mail could be sent to SERVER, and show each step.
 SERVER is a property list as for `rs-smtp-send'; interactively, the one
-that smtpmail's options name in this buffer.  The check looks the host up,
+that would get a mail sent from this buffer.  The check looks the host up,
 connects, starts TLS, greets and, if a password is stored, logs in.  It
 sends nothing."
   (interactive
    (progn
-     (require 'smtpmail)
-     (require 'rs-smtpmail-message)
-     (list (rs-smtpmail--server))))
+     (require 'rs-smtpmail-accounts)
+     (list (rs-smtpmail--server-here))))
   (unless (plist-get server :host)
     (user-error "No server; set `smtpmail-smtp-server'"))
   (let* ((number (rs-smtp-check-server server))

@@ -49,20 +49,23 @@
 
 (eval-when-compile (require 'cl-lib))
 
+(defvar mail-envelope-from)
+(defvar mail-specify-envelope-from)
 (defvar smtpmail-address-buffer)
+(defvar smtpmail-queue-mail)
 (defvar smtpmail-recipient-address-list)
-(defvar smtpmail-smtp-server)
+(defvar smtpmail-store-queue-variables)
 
+(declare-function rs-smtpmail--accept "rs-smtpmail-accounts")
+(declare-function rs-smtpmail--account-in-force "rs-smtpmail-accounts")
+(declare-function rs-smtpmail--account-of-mail "rs-smtpmail-accounts")
+(declare-function rs-smtpmail--call-with-account "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--check-header "rs-smtpmail-message")
-(declare-function rs-smtpmail--envelope-sender "rs-smtpmail-message")
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
-(declare-function rs-smtpmail--qualified "rs-smtpmail-message")
 (declare-function rs-smtpmail--recipients-between "rs-smtpmail-message")
-(declare-function rs-smtpmail--server "rs-smtpmail-message")
+(declare-function rs-smtpmail--sender "rs-smtpmail-message")
 (declare-function rs-smtpmail--wait-for-one "rs-smtpmail-engine")
-(declare-function rs-smtpmail--wire-bytes "rs-smtpmail-message")
-(declare-function smtpmail-query-smtp-server "smtpmail")
 
 (defconst rs-smtpmail-version "0.1.0"
   "The version of this package, and of the native module that it needs.")
@@ -89,6 +92,44 @@ Then a failure is signalled to the caller, as smtpmail does."
   :type '(choice (const :tag "In batch Emacs only" batch)
                  (const :tag "Always" t)
                  (const :tag "Never" nil))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-accounts nil
+  "Servers by sender, an alist.
+Each key is a mail address, \"*@DOMAIN\" for any address there, or a
+function of no arguments, called in the buffer of the mail, which returns
+non-nil if the account is the mail's.  The first key that fits the sender
+decides.  The sender is the address in From; Sender's if From names
+several; that of Resent-Sender or Resent-From if the mail is resent.
+
+The value is a property list.  `:server', `:port', `:stream-type', `:user'
+and `:local-domain' stand for `smtpmail-smtp-server',
+`smtpmail-smtp-service', `smtpmail-stream-type', `smtpmail-smtp-user' and
+`smtpmail-local-domain'; what is left out is as those options say.
+`:ehlo' is the whole name to introduce this machine by, and
+`:envelope-from' the envelope sender.
+
+An account steps back where the server has been chosen for the mail by
+other means: an X-Message-SMTP-Method field, or a binding, local to the
+buffer or by `let', of one of the first four options.
+
+Use \\[rs-smtpmail-add-account] to add an account."
+  :type '(alist :key-type (choice (string :tag "Address or *@domain")
+                                  (function :tag "Predicate"))
+                :value-type
+                (plist :options
+                       ((:server string)
+                        (:port (choice natnum string))
+                        (:stream-type (choice (const :tag "TLS at once" ssl)
+                                              (const :tag "STARTTLS" starttls)
+                                              (const :tag "STARTTLS if offered" nil)
+                                              (const :tag "No TLS" plain)))
+                        (:user (choice (const :tag "Any" nil) string))
+                        (:local-domain (choice (const :tag "None" nil) string))
+                        (:ehlo string)
+                        (:envelope-from string))))
+  :risky t
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
@@ -257,6 +298,9 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
 (defvar rs-smtpmail--recipients nil
   "Recipients of the message under way, found before anything was done.")
 
+(defvar rs-smtpmail--account nil
+  "Account of the message under way, in a list, if it has been looked for.")
+
 (defvar rs-smtpmail--resumed nil
   "Whether what an earlier Emacs left has been taken up.")
 
@@ -267,7 +311,7 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
   '(rs-smtpmail-dsn rs-smtpmail-synchronous smtpmail-debug-info
     smtpmail-code-conv-from smtpmail-local-domain smtpmail-mail-address
     smtpmail-queue-dir smtpmail-queue-index-file smtpmail-queue-mail
-    smtpmail-sendto-domain smtpmail-servers-requiring-authorization
+    smtpmail-retries smtpmail-sendto-domain smtpmail-servers-requiring-authorization
     smtpmail-smtp-server smtpmail-smtp-service smtpmail-smtp-user
     smtpmail-store-queue-variables smtpmail-stream-type)
   "Options that may be local to the mail buffer.")
@@ -300,12 +344,23 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
   "Check the mail before ORIGINAL, `smtpmail-send-it', touches anything."
   (if (not (rs-smtpmail--routing-p))
       (funcall original)
-    (require 'rs-smtpmail-message)
+    (require 'rs-smtpmail-accounts)
     (rs-smtpmail--check-header)
-    (let ((rs-smtpmail--recipients (rs-smtpmail--mail-recipients)))
+    (let* ((rs-smtpmail--recipients (rs-smtpmail--mail-recipients))
+           (rs-smtpmail--account (list (rs-smtpmail--account-of-mail)))
+           (account (rs-smtpmail--account-in-force (current-buffer)))
+           ;; smtpmail would take the address in From in any case.
+           (mail-envelope-from (rs-smtpmail--sender))
+           (mail-specify-envelope-from t))
       (unless rs-smtpmail--recipients
         (user-error "Sending failed: no recipients in To, Cc or Bcc"))
-      (rs-smtpmail--with-buffer-options original))))
+      (rs-smtpmail--with-buffer-options
+       (lambda ()
+         (if (and account smtpmail-queue-mail)
+             ;; The account's server must be stored with the mail.
+             (let ((smtpmail-store-queue-variables t))
+               (rs-smtpmail--call-with-account account original))
+           (funcall original)))))))
 
 (defun rs-smtpmail--with-buffer-options (function)
   "Call FUNCTION with the options local to this buffer in force everywhere.
@@ -347,15 +402,8 @@ For smtpmail reads most of them in a temporary buffer."
 Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
   (if (not (rs-smtpmail--routing-p))
       (apply original recipients buffer arguments)
-    (require 'rs-smtpmail-message)
-    (unless smtpmail-smtp-server
-      (smtpmail-query-smtp-server))
-    (let ((id (rs-smtp-send (rs-smtpmail--wire-bytes buffer)
-                            (rs-smtpmail--envelope-sender buffer)
-                            (rs-smtpmail--qualified recipients)
-                            (rs-smtpmail--server)
-                            nil
-                            (and rs-smtpmail-dsn (list :dsn rs-smtpmail-dsn)))))
+    (require 'rs-smtpmail-accounts)
+    (let ((id (rs-smtpmail--accept recipients buffer)))
       (unless rs-smtpmail--resumed
         (setq rs-smtpmail--resumed t)
         ;; This message is accepted, whatever is wrong with others.
@@ -363,6 +411,7 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
       (when (rs-smtpmail--synchronous-p)
         ;; What else is sent while we wait is not this message.
         (let ((rs-smtpmail--recipients nil)
+              (rs-smtpmail--account nil)
               (rs-smtpmail--calls 0))
           (rs-smtpmail--wait-for-one id)))
       ;; What smtpmail takes for success.
@@ -411,6 +460,8 @@ otherwise."
   "Check whether mail could be sent to SERVER, and show each step." t)
 (autoload 'rs-smtpmail-request-dsn "rs-smtpmail-watch"
   "Ask for a notification when the mail in this buffer has been delivered." t)
+(autoload 'rs-smtpmail-add-account "rs-smtpmail-add-account"
+  "Add an account for ADDRESS to `rs-smtpmail-accounts'." t)
 (autoload 'rs-smtpmail-compile-module "rs-smtpmail-build"
   "Build the native module from its sources." t)
 
