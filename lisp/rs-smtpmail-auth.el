@@ -21,6 +21,7 @@
 (declare-function rs-smtp--can-decrypt-p "ext:rs-smtpmail-module" () t)
 (declare-function rs-smtp--answer "ext:rs-smtpmail-module" (request answer) t)
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
+(autoload 'rs-smtpmail--obsolete-credentials "rs-smtpmail-obsolete")
 
 ;;;; Internal variables
 
@@ -46,7 +47,8 @@ It names them by their place in this list, which only ever grows.")
 
 (defun rs-smtpmail--settings ()
   "Return the settings for the engine, a property list."
-  (list :auth-sources (mapcar #'rs-smtpmail--auth-source auth-sources)
+  (list :auth-sources (mapcar #'rs-smtpmail--auth-source
+                              (rs-smtpmail--all-auth-sources))
         :trust-files (rs-smtpmail--trust-files)
         :cleartext-auth-hosts rs-smtpmail-allow-cleartext-auth
         :max-connections rs-smtpmail-max-connections
@@ -70,6 +72,14 @@ The system's own, which are its standard value, the engine knows."
     (mapcar #'expand-file-name
             (seq-difference (gnutls-trustfiles)
                             (and (listp standard) standard)))))
+
+(defun rs-smtpmail--all-auth-sources ()
+  "Return `auth-sources', and what older versions of smtpmail had instead."
+  (append auth-sources
+          (pcase (bound-and-true-p smtpmail-auth-credentials)
+            ('nil nil)
+            ((and (pred stringp) file) (list file))
+            (_ '(smtpmail-auth-credentials)))))
 
 (defun rs-smtpmail--auth-source (source)
   "Return SOURCE, an element of `auth-sources', as the engine knows it."
@@ -140,15 +150,23 @@ The system's own, which are its standard value, the engine knows."
 (defun rs-smtpmail--search (event number)
   "Search the source of that NUMBER for EVENT; return an answer."
   (condition-case err
-      (let ((auth-sources (list (nth number rs-smtpmail--lisp-sources)))
-            ;; The cache does not tell the sources apart.
-            (auth-source-do-cache (and auth-source-do-cache
-                                       (null (cdr rs-smtpmail--lisp-sources)))))
-        (rs-smtpmail--as-answer
-         (car (apply #'auth-source-search (rs-smtpmail--query event)))))
+      (if (eq (nth number rs-smtpmail--lisp-sources) 'smtpmail-auth-credentials)
+          (rs-smtpmail--obsolete-credentials (plist-get event :host)
+                                             (plist-get event :port)
+                                             (plist-get event :user))
+        (rs-smtpmail--search-backend event (nth number rs-smtpmail--lisp-sources)))
     (quit (list :error "Searching for credentials was quit"))
     (error (list :error (format "Searching for credentials failed: %s"
                                 (error-message-string err))))))
+
+(defun rs-smtpmail--search-backend (event source)
+  "Search SOURCE, an element of `auth-sources', for EVENT; return an answer."
+  (let ((auth-sources (list source))
+        ;; The cache does not tell the sources apart.
+        (auth-source-do-cache (and auth-source-do-cache
+                                   (null (cdr rs-smtpmail--lisp-sources)))))
+    (rs-smtpmail--as-answer
+     (car (apply #'auth-source-search (rs-smtpmail--query event))))))
 
 (defun rs-smtpmail--as-answer (found)
   "Return FOUND, a result of `auth-source-search', as an answer."

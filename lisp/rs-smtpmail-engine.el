@@ -19,6 +19,8 @@
 
 (autoload 'rfc2047-decode-string "rfc2047")
 
+(defvar smtpmail-retries)
+
 (declare-function rs-smtp--drain "ext:rs-smtpmail-module" () t)
 (declare-function rs-smtp--start "ext:rs-smtpmail-module"
                   (pipe-process spool-directory settings) t)
@@ -48,6 +50,9 @@ The value is the number of attempts before, and then the outcome, an event.")
 
 (defvar rs-smtpmail--event-functions nil
   "Functions to call with each event, after it has been handled.")
+
+(defvar rs-smtpmail--retry-pause 1
+  "Seconds between attempts while somebody waits; as many as smtpmail makes.")
 
 (defconst rs-smtpmail--stop-seconds 3
   "How long leaving Emacs may take for the sake of open connections.")
@@ -291,10 +296,37 @@ Another Emacs may have sent them, of which we get no event."
           (puthash id (list :event kind :entry (or entry (list :id id)))
                    rs-smtpmail--awaited))))))
 
+(defun rs-smtpmail--put-off-p (event)
+  "Whether EVENT is that the server has said to try again, and nothing else."
+  (and (eq (plist-get event :event) 'deferred)
+       (seq-every-p
+        (lambda (recipient)
+          (pcase (plist-get recipient :state)
+            ('accepted t)
+            ('pending (string-match-p "\\`4[0-9][0-9]\\(?:[- \n]\\|\\'\\)"
+                                      (or (plist-get recipient :reply) "")))))
+        (plist-get (plist-get event :entry) :recipients))))
+
+(defun rs-smtpmail--wait-and-retry (id)
+  "Wait for an outcome of entry ID, and return that event.
+What the server puts off is tried again, `smtpmail-retries' times in all."
+  (let ((event (car (rs-smtpmail--wait (list id))))
+        (attempt 1))
+    (while (and (< attempt smtpmail-retries) (rs-smtpmail--put-off-p event))
+      (message "%s; attempt %d of %d follows..."
+               (plist-get event :error) (1+ attempt) smtpmail-retries)
+      (sleep-for rs-smtpmail--retry-pause)
+      ;; Meanwhile another Emacs may have sent it.
+      (ignore-error rs-smtp-no-such-entry
+        (rs-smtp-queue-retry id))
+      (setq attempt (1+ attempt)
+            event (car (rs-smtpmail--wait (list id)))))
+    event))
+
 (defun rs-smtpmail--wait-for-one (id)
   "Wait until entry ID has been sent, and signal an error if it can't be."
   (let ((event (condition-case nil
-                   (car (rs-smtpmail--wait (list id)))
+                   (rs-smtpmail--wait-and-retry id)
                  (quit (rs-smtpmail--give-up-waiting id)))))
     (unless (eq (plist-get event :event) 'sent)
       (error "Sending failed: %s" (rs-smtpmail--explanation event)))))

@@ -108,11 +108,7 @@ The accessible part of the buffer is the header."
   (when-let ((value (mail-fetch-field name)))
     (unless (multibyte-string-p value)
       (setq value (decode-coding-string value 'utf-8 t)))
-    (condition-case nil
-        (rs-smtp-parse-addresses value name)
-      ;; A name with an unquoted dot or the like must not keep mail back.
-      (rs-smtp-address-error
-       (delq nil (list (cadr (mail-extract-address-components value))))))))
+    (rs-smtp-parse-addresses value name)))
 
 (defun rs-smtpmail--header-sender ()
   "Return the address of who sends the mail in this buffer, or nil.

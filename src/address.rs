@@ -45,6 +45,14 @@ pub enum AddressError {
         /// The text that follows the last whole address.
         rest: String,
     },
+    /// As some other mail programs separate addresses.
+    #[error("{field}: semicolon before {rest:?}; addresses are separated by commas")]
+    Semicolon {
+        /// The header field, or what else the text was given as.
+        field: String,
+        /// The text that follows the semicolon.
+        rest: String,
+    },
     /// `Doe, John <j@x>`: a bare word before a named address is hardly a local user.
     #[error(
         "{field}: {word:?} has no domain and is followed by {rest:?}; \
@@ -243,6 +251,14 @@ fn unexpected(field: &str, address: &[u8], after: &[u8]) -> AddressError {
             rest: excerpt(after),
         };
     }
+    if let Some(next) = after.strip_prefix(b";")
+        && element(next).is_ok()
+    {
+        return AddressError::Semicolon {
+            field,
+            rest: excerpt(next),
+        };
+    }
     AddressError::Syntax {
         field,
         rest: excerpt(address),
@@ -418,7 +434,8 @@ mod tests {
         for (text, named) in [
             ("a@x b@y", "missing comma before \"b@y\""),
             ("a@x <b@y>", "missing comma before \"<b@y>\""),
-            ("a@x;b@x", "\"a@x;b@x\""),
+            ("a@x;b@x", "semicolon before \"b@x\""),
+            ("a@x;", "\"a@x;\""),
             ("c@x, Foo <a@x", "\"Foo <a@x\""),
             ("a@x>", "\"a@x>\""),
             ("a@@x", "\"a@@x\""),

@@ -51,6 +51,8 @@
       message-interactive nil
       message-required-mail-headers '(From Date Message-ID)
       network-security-level 'low
+      ;; Each further attempt would cost a second.
+      smtpmail-retries 1
       user-full-name "Me"
       user-mail-address "me@example.org")
 
