@@ -85,8 +85,8 @@ setting that does not exist: %S"
 
 (defun rs-smtpmail--account-in-force (buffer)
   "Return the account for the mail in BUFFER, unless another server is chosen."
-  (let ((account (if rs-smtpmail--account
-                     (car rs-smtpmail--account)
+  (let ((account (if rs-smtpmail--mail
+                     (plist-get rs-smtpmail--mail :account)
                    (with-current-buffer buffer
                      (rs-smtpmail--account-of-mail)))))
     (and (or (not (rs-smtpmail--server-chosen-p))
@@ -124,10 +124,10 @@ OPTIONS are further ones for `rs-smtp-send'."
 (defun rs-smtpmail--server-here ()
   "Return the server that would get a mail sent from this buffer.
 Outside of mails, that is one from `user-mail-address'."
-  (let* ((rs-smtpmail--account
-          (list (if (derived-mode-p 'message-mode 'mail-mode)
-                    (rs-smtpmail--account-of-mail)
-                  (rs-smtpmail--account-of (or user-mail-address "")))))
+  (let* ((rs-smtpmail--mail
+          (list :account (if (derived-mode-p 'message-mode 'mail-mode)
+                             (rs-smtpmail--account-of-mail)
+                           (rs-smtpmail--account-of (or user-mail-address "")))))
          (account (rs-smtpmail--account-in-force (current-buffer))))
     (rs-smtpmail--call-with-account
      account

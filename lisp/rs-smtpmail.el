@@ -49,9 +49,8 @@
 
 (eval-when-compile (require 'cl-lib))
 
-(defvar mail-envelope-from)
-(defvar mail-specify-envelope-from)
 (defvar smtpmail-address-buffer)
+(defvar smtpmail-mail-address)
 (defvar smtpmail-queue-mail)
 (defvar smtpmail-recipient-address-list)
 (defvar smtpmail-store-queue-variables)
@@ -295,11 +294,10 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
 (defvar rs-smtpmail--calls 0
   "How many calls of `rs-smtpmail-send-it' are under way.")
 
-(defvar rs-smtpmail--recipients nil
-  "Recipients of the message under way, found before anything was done.")
-
-(defvar rs-smtpmail--account nil
-  "Account of the message under way, in a list, if it has been looked for.")
+(defvar rs-smtpmail--mail nil
+  "What was found about the mail under way before anything was done.
+A property list of `:recipients', `:sender', both for the envelope, and
+`:account', which may be nil.")
 
 (defvar rs-smtpmail--resumed nil
   "Whether what an earlier Emacs left has been taken up.")
@@ -346,13 +344,11 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
       (funcall original)
     (require 'rs-smtpmail-accounts)
     (rs-smtpmail--check-header)
-    (let* ((rs-smtpmail--recipients (rs-smtpmail--mail-recipients))
-           (rs-smtpmail--account (list (rs-smtpmail--account-of-mail)))
-           (account (rs-smtpmail--account-in-force (current-buffer)))
-           ;; smtpmail would take the address in From in any case.
-           (mail-envelope-from (rs-smtpmail--sender))
-           (mail-specify-envelope-from t))
-      (unless rs-smtpmail--recipients
+    (let* ((rs-smtpmail--mail (list :recipients (rs-smtpmail--mail-recipients)
+                                    :sender (rs-smtpmail--sender)
+                                    :account (rs-smtpmail--account-of-mail)))
+           (account (rs-smtpmail--account-in-force (current-buffer))))
+      (unless (plist-get rs-smtpmail--mail :recipients)
         (user-error "Sending failed: no recipients in To, Cc or Bcc"))
       (rs-smtpmail--with-buffer-options
        (lambda ()
@@ -387,9 +383,12 @@ For smtpmail reads most of them in a temporary buffer."
   (if (not (rs-smtpmail--routing-p))
       (funcall original buffer start end)
     (let (done)
+      ;; Our caller has taken the address in From in any case.
+      (when rs-smtpmail--mail
+        (setq smtpmail-mail-address (plist-get rs-smtpmail--mail :sender)))
       (unwind-protect
           (prog1 (setq smtpmail-recipient-address-list
-                       (or rs-smtpmail--recipients
+                       (or (plist-get rs-smtpmail--mail :recipients)
                            (with-current-buffer buffer
                              (rs-smtpmail--recipients-between start end))))
             (setq done t))
@@ -410,8 +409,7 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
         (rs-smtpmail--guarded "resuming" #'rs-smtp-queue-resume))
       (when (rs-smtpmail--synchronous-p)
         ;; What else is sent while we wait is not this message.
-        (let ((rs-smtpmail--recipients nil)
-              (rs-smtpmail--account nil)
+        (let ((rs-smtpmail--mail nil)
               (rs-smtpmail--calls 0))
           (rs-smtpmail--wait-for-one id)))
       ;; What smtpmail takes for success.
