@@ -6,35 +6,7 @@
 
 (require 'helper)
 
-;;;; Options
-
-(ert-deftest test-sending-stream-types ()
-  (dolist (case '(("starttls" nil) ("starttls" starttls) ("none" nil) ("none" plain)
-                  ("implicit" ssl) ("implicit" tls)))
-    (ert-info ((format "%S" case))
-      (test-with-server (list "--tls" (car case))
-        (let ((smtpmail-stream-type (cadr case)))
-          (test-send-synchronously (test-header)))
-        (should (eq (equal (car case) "none")
-                    (null (plist-get (test-received 1) :tls))))))))
-
-(ert-deftest test-sending-services ()
-  (test-with-server nil
-    (dolist (service (list smtpmail-smtp-service
-                           (number-to-string smtpmail-smtp-service)))
-      (let ((smtpmail-smtp-service service))
-        (test-send-synchronously (test-header))))
-    (should (= 2 (test-received-count)))
-    (let ((smtpmail-smtp-service "no such service"))
-      (should (string-search "no such service"
-                             (test-error #'test-send-synchronously (test-header)))))))
-
-(ert-deftest test-sending-helo-name ()
-  (test-with-server nil
-    (cl-letf (((symbol-function 'system-name) (lambda () "box")))
-      (let ((smtpmail-local-domain "example.org"))
-        (test-send-synchronously (test-header))))
-    (should (equal "box.example.org" (plist-get (test-received 1) :helo)))))
+;;;; Where options are set
 
 (ert-deftest test-sending-options-local-to-the-mail-buffer ()
   (test-with-server nil
