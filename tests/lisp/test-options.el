@@ -36,7 +36,7 @@
                                            process-environment)
                                    process-environment))
             (form `(progn
-                     ;; The helper sets all options for us.
+                     ;; Loaded for the settings that we hand down.
                      (unload-feature 'smtpmail t)
                      (makunbound 'smtpmail-smtp-server)
                      (setq smtpmail-default-smtp-server ,default)
@@ -254,7 +254,9 @@ Return how often the server was told the sender, and the error, if any."
 (ert-deftest test-options-retries-can-be-quit ()
   (test-with-server (test-script '(:stage "mail" :reply "451 Later"))
     (let ((rs-smtpmail--retry-pause 600)
-          (smtpmail-retries 10))
+          (smtpmail-retries 10)
+          ;; Other than C-g, the flag is seen only when something happens.
+          (ticks (run-at-time 0.1 0.1 #'ignore)))
       (run-at-time 0.05 nil
                    (lambda ()
                      (test-wait-for-state 'pending)
@@ -262,10 +264,12 @@ Return how often the server was told the sender, and the error, if any."
                                 (lambda ()
                                   (= 1 (plist-get (car (rs-smtp-queue-list)) :attempts))))
                      (setq quit-flag t)))
-      (should (string-search "on hold"
-                             (condition-case err
-                                 (test-send-synchronously (test-header))
-                               (quit (cadr err)))))
+      (unwind-protect
+          (should (string-search "on hold"
+                                 (condition-case err
+                                     (test-send-synchronously (test-header))
+                                   (quit (cadr err)))))
+        (cancel-timer ticks))
       (should (equal '(held) (test-states))))))
 
 ;;;; For developers
