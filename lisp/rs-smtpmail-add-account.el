@@ -83,7 +83,7 @@ not come after `rs-smtpmail--dns-seconds' is nil."
                          :stream-type stream-type
                          :priority (cadr (assq 'priority record))
                          :weight (cadr (assq 'weight record))
-                         :source "the domain's SRV record")))
+                         :source "found in the DNS")))
 
 (defun rs-smtpmail--srv-before-p (one other)
   "Whether the proposal ONE comes before OTHER (RFC 2782)."
@@ -127,7 +127,7 @@ perhaps a `:hint'."
                                                proposal domain provider))))
                from-dns)
        (and provider
-            (list (append provider (list :source (plist-get provider :name)))))
+            (list (append provider (list :source (concat "that of " (plist-get provider :name))))))
        (mapcar (lambda (host)
                  (list :server (concat host "." domain) :port 465 :stream-type 'ssl
                        :source "a guess"))
@@ -150,8 +150,7 @@ PROVIDER is the domain's, if it is known."
   (let* ((servers (mapcar (lambda (proposal) (plist-get proposal :server)) proposals))
          (source (plist-get (car proposals) :source))
          (server (completing-read
-                  (format-prompt (if source (format "SMTP server (by %s)" source)
-                                   "SMTP server")
+                  (format-prompt (format "SMTP server, %s" source)
                                  (car servers))
                   servers nil nil nil nil (car servers)))
          (proposal (or (seq-find (lambda (one) (equal server (plist-get one :server)))
@@ -227,7 +226,7 @@ defaults for changing it, and whether the check went well."
            (rs-smtpmail--read-account
             address
             ;; What did not work is the last that is proposed.
-            (let ((own (append account (list :source "you"))))
+            (let ((own (append account (list :source "as before"))))
               (if ok (cons own proposals)
                 (append (seq-remove (lambda (proposal)
                                       (equal (plist-get proposal :server)
@@ -251,7 +250,10 @@ defaults for changing it, and whether the check went well."
            (append rs-smtpmail-accounts (list (cons address account)))
          (cons (cons address account) rs-smtpmail-accounts)))))
   (message "Mail from %s goes to %s.  %s" address (plist-get account :server)
-           (if (or rs-smtpmail-mode (eq send-mail-function #'rs-smtpmail-send-it))
+           (if (or rs-smtpmail-mode
+                   (eq send-mail-function #'rs-smtpmail-send-it)
+                   (eq (bound-and-true-p message-send-mail-function)
+                       #'rs-smtpmail-send-it))
                "The password is asked for when it is first needed."
              "Now turn `rs-smtpmail-mode' on.")))
 

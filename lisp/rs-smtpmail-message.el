@@ -70,6 +70,7 @@ which ends the header"
 Resent fields, if there are any, replace the others."
   (save-excursion
     (let ((case-fold-search t)
+          (resent-end (rs-smtpmail--resent-fields-end start end))
           fields resent)
       (goto-char start)
       (while (re-search-forward rs-smtpmail--recipient-field end t)
@@ -79,12 +80,30 @@ Resent fields, if there are any, replace the others."
           (while (and (< (point) end) (looking-at-p "[ \t]"))
             (forward-line 1))
           (goto-char (min (point) end))
-          (push (cons name (buffer-substring-no-properties value-start (point)))
-                (if (string-prefix-p "resent-" name t) resent fields))))
+          (let ((field (cons name (buffer-substring-no-properties value-start (point)))))
+            (cond ((not (string-prefix-p "resent-" name t)) (push field fields))
+                  ((< value-start resent-end) (push field resent))))))
       (rs-smtpmail--once-each
        (mapcan (pcase-lambda (`(,name . ,value))
                  (rs-smtp-parse-addresses value name))
                (nreverse (or resent fields)))))))
+
+(defun rs-smtpmail--resent-fields-end (start end)
+  "Return where the Resent fields of the latest resending end.
+Each resending puts its fields, once each, before those of earlier ones
+\(RFC 5322 section 3.6.6), which are between START and END, too."
+  (save-excursion
+    (let ((case-fold-search t)
+          seen found)
+      (goto-char start)
+      (while (and (not found)
+                  (re-search-forward
+                   "^Resent-\\(?:From\\|Sender\\|Date\\|Message-ID\\)[ \t]*:" end t))
+        (let ((name (downcase (match-string-no-properties 0))))
+          (if (member name seen)
+              (setq found (match-beginning 0))
+            (push name seen))))
+      (or found end))))
 
 (defun rs-smtpmail--once-each (addresses)
   "Return ADDRESSES in order, without those that differ in the domain's case only."
@@ -122,8 +141,11 @@ somebody else then."
       (goto-char (point-min))
       (if (let ((case-fold-search t))
             (re-search-forward "^Resent-\\(?:To\\|Cc\\|Bcc\\)[ \t]*:" nil t))
-          (car (or (rs-smtpmail--field-addresses "Resent-Sender")
-                   (rs-smtpmail--field-addresses "Resent-From")))
+          (save-restriction
+            (narrow-to-region (point-min) (rs-smtpmail--resent-fields-end
+                                           (point-min) (point-max)))
+            (car (or (rs-smtpmail--field-addresses "Resent-Sender")
+                     (rs-smtpmail--field-addresses "Resent-From"))))
         (let ((from (rs-smtpmail--field-addresses "From")))
           (car (or (and (cdr from) (rs-smtpmail--field-addresses "Sender"))
                    from)))))))

@@ -113,6 +113,11 @@ error must have."
       "Resent-To: d@x.org" "Resent-Cc: e@x.org" "Resent-Bcc: f@x.org")
      "d@x.org" "e@x.org" "f@x.org")
     (("To: a@x.org" "RESENT-BCC: f@x.org") "f@x.org")
+    ;; Not again to those to whom it was resent before.
+    (("Resent-From: r@x.org" "Resent-Date: x" "Resent-To: d@x.org" "Resent-To: e@x.org"
+      "Resent-Bcc: f@x.org" "Received: from y"
+      "Resent-Date: x" "Resent-From: d@x.org" "Resent-To: g@x.org")
+     "d@x.org" "e@x.org" "f@x.org")
     (("Resent-From: me@x.org" "To: a@x.org") "a@x.org")))
 
 ;;;; The envelope's sender
@@ -142,6 +147,9 @@ A field From must be in HEADER, if there shall be one."
                      "Resent-Sender: s@x.org" "Resent-To: b@x.org")
                     "s@x.org")
                    (("From: a@x.org" "Resent-To: b@x.org") "me@example.org")
+                   (("From: a@x.org" "Resent-From: r@x.org" "Resent-To: b@x.org"
+                     "Resent-From: q@x.org" "Resent-Sender: s@x.org")
+                    "r@x.org")
                    ;; Resent by somebody else, earlier.
                    (("From: a@x.org" "Resent-From: r@x.org") "a@x.org")))
     (ert-info ((format "%S" header))
