@@ -8,12 +8,15 @@
 
 ;; Before Emacs 24, smtpmail had user names and passwords in the option
 ;; `smtpmail-auth-credentials', a list of (HOST PORT USER PASSWORD) or the name
-;; of an authinfo file.  Who has them there still finds them honoured, after
+;; of an authinfo file, and client certificates in
+;; `smtpmail-starttls-credentials', a list of (HOST PORT KEY CERTIFICATE), the
+;; latter two being files.  Who has them there still finds them honoured, after
 ;; `auth-sources', and is told once where they belong.
 
 ;;; Code:
 
 (defvar smtpmail-auth-credentials)
+(defvar smtpmail-starttls-credentials)
 
 (defvar rs-smtpmail--obsolete-hints nil
   "The obsolete options about which the user has been told.")
@@ -48,6 +51,19 @@ for the engine."
      (list :user name
            ;; Where there was none, smtpmail asked.
            :secret (and (not (equal password "")) password)))))
+
+(defun rs-smtpmail--obsolete-certificate (host port)
+  "Return what `smtpmail-starttls-credentials' has for HOST and PORT.
+PORT is a string.  The value is a list of two files, key and certificate,
+or nil."
+  (pcase (and (bound-and-true-p smtpmail-starttls-credentials)
+              (rs-smtpmail--obsolete-entry smtpmail-starttls-credentials host port))
+    (`(,_ ,_ ,(and (pred stringp) (pred file-regular-p) key)
+          ,(and (pred stringp) (pred file-regular-p) certificate))
+     (rs-smtpmail--obsolete-hint
+      'smtpmail-starttls-credentials
+      (format "machine %s port %s key %s cert %s" host port key certificate))
+     (list key certificate))))
 
 (provide 'rs-smtpmail-obsolete)
 

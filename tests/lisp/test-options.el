@@ -157,6 +157,24 @@
                        ("h" "587" nil nil)))
         (should (equal expected (rs-smtpmail--obsolete-credentials host port user)))))))
 
+(ert-deftest test-options-starttls-credentials ()
+  (let ((rs-smtpmail--obsolete-hints nil)
+        (key (test-options-authinfo))
+        (certificate (test-options-authinfo)))
+    (should-not (rs-smtpmail--obsolete-certificate "h" "25"))
+    (cl-progv '(smtpmail-starttls-credentials)
+        `((("h" 25 ,key ,certificate) ("i" 25 "/no/such" ,certificate) ("j" 25 "" "")))
+      (let ((warnings
+             (test-with-warnings
+               (dotimes (_ 2)
+                 (should (equal (list key certificate)
+                                (rs-smtpmail--obsolete-certificate "h" "25"))))
+               (dolist (host '("i" "j" "k"))
+                 (should-not (rs-smtpmail--obsolete-certificate host "25"))))))
+        (should (= 1 (length warnings)))
+        (should (string-search (format "machine h port 25 key %s cert %s" key certificate)
+                               (car warnings)))))))
+
 ;;;; What is sent
 
 (ert-deftest test-options-sendto-domain ()
