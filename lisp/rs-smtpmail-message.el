@@ -179,26 +179,77 @@ EHLO-NAME, if it is non-nil, is used instead of `smtpmail-local-domain'."
                             smtpmail-smtp-server)
                            t)))
 
+;; smtpmail copies and searches all of a mail to prepare its header.  That takes
+;; long for a large one, so it gets to see the header only, where it would do
+;; nothing to the body; the body is handed over as it is in the mail buffer.
+
+(defvar rs-smtpmail--large-body 65536
+  "Characters of a mail from which on its body is kept from smtpmail.")
+
+(defun rs-smtpmail--body-to-keep ()
+  "Return the body of this mail if smtpmail need not see it, else nil.
+The value is a list: the buffer, and where the body starts and ends."
+  (save-excursion
+    (let ((case-fold-search t)
+          start)
+      (goto-char (point-min))
+      (unless (and (> (length mail-header-separator) 0)
+                   (re-search-forward
+                    (concat "^" (regexp-quote mail-header-separator) "\n") nil t))
+        (rfc822-goto-eoh)
+        (and (looking-at-p "\n") (forward-line 1)))
+      (setq start (point))
+      (cl-flet ((has-field (name)
+                  (goto-char (point-min))
+                  (re-search-forward (concat "^" name "[ \t]*:") start t)))
+        (and (> (- (point-max) start) rs-smtpmail--large-body)
+             (bolp)
+             ;; The whole mail goes into a file, and perhaps through MML.
+             (not smtpmail-queue-mail)
+             (not (has-field "Fcc"))
+             (not (and (boundp 'mail-encode-mml) mail-encode-mml))
+             ;; Its coding system would depend on what is in the body.
+             (if enable-multibyte-characters
+                 (= (position-bytes (point-max)) (point-max))
+               (or (has-field "MIME-Version")
+                   (not (eq mail-send-nonascii 'mime))))
+             (list (current-buffer) start (point-max)))))))
+
 (defun rs-smtpmail--wire-bytes (buffer)
   "Return the mail in BUFFER as the bytes that smtpmail would send.
-Line ends are left to the module."
-  (with-current-buffer buffer
-    (let* ((text (buffer-substring-no-properties (point-min) (point-max)))
-           (coding (coding-system-change-eol-conversion
-                    (or smtpmail-code-conv-from 'raw-text) 'unix)))
-      (cond
-       ((not (multibyte-string-p text)) text)
-       ((or (memq (coding-system-type coding) '(charset raw-text))
-            (and (eq (coding-system-type coding) 'utf-8)
-                 (not (coding-system-get coding :bom)))
-            (and (coding-system-get coding :ascii-compatible-p)
-                 (= (position-bytes (point-max)) (point-max))))
-        (encode-coding-string text coding))
-       ;; smtpmail encodes line by line, which matters where the coding
-       ;; system has a state or a signature.
-       (t (mapconcat (lambda (line) (encode-coding-string line coding))
-                     (split-string text "\n")
-                     "\n"))))))
+The value is for `rs-smtp-send'.  Line ends are left to the module."
+  (let ((header (with-current-buffer buffer
+                  (rs-smtpmail--encoded
+                   (buffer-substring-no-properties (point-min) (point-max))))))
+    (pcase (plist-get rs-smtpmail--mail :body)
+      ('nil header)
+      (`(,body-buffer ,start ,end)
+       (list header
+             (with-current-buffer body-buffer
+               (save-restriction
+                 (widen)
+                 (rs-smtpmail--encoded
+                  (buffer-substring-no-properties start end)))))))))
+
+(defun rs-smtpmail--encoded (text)
+  "Return TEXT as smtpmail would encode it."
+  (let ((coding (coding-system-change-eol-conversion
+                 (or smtpmail-code-conv-from 'raw-text) 'unix)))
+    (cond
+     ;; The module takes ASCII as it is.
+     ((or (not (multibyte-string-p text))
+          (and (coding-system-get coding :ascii-compatible-p)
+               (= (string-bytes text) (length text))))
+      text)
+     ((or (memq (coding-system-type coding) '(charset raw-text))
+          (and (eq (coding-system-type coding) 'utf-8)
+               (not (coding-system-get coding :bom))))
+      (encode-coding-string text coding))
+     ;; smtpmail encodes line by line, which matters where the coding
+     ;; system has a state or a signature.
+     (t (mapconcat (lambda (line) (encode-coding-string line coding))
+                   (split-string text "\n")
+                   "\n")))))
 
 (provide 'rs-smtpmail-message)
 

@@ -59,6 +59,7 @@
 (declare-function rs-smtpmail--account-in-force "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--account-of-mail "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--call-with-account "rs-smtpmail-accounts")
+(declare-function rs-smtpmail--body-to-keep "rs-smtpmail-message")
 (declare-function rs-smtpmail--check-header "rs-smtpmail-message")
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
@@ -296,8 +297,8 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
 
 (defvar rs-smtpmail--mail nil
   "What was found about the mail under way before anything was done.
-A property list of `:recipients', `:sender', both for the envelope, and
-`:account', which may be nil.")
+A property list of `:recipients', `:sender', both for the envelope,
+`:account', and `:body', which may be nil; see `rs-smtpmail--body-to-keep'.")
 
 (defvar rs-smtpmail--resumed nil
   "Whether what an earlier Emacs left has been taken up.")
@@ -346,17 +347,21 @@ A property list of `:recipients', `:sender', both for the envelope, and
     (rs-smtpmail--check-header)
     (let* ((rs-smtpmail--mail (list :recipients (rs-smtpmail--mail-recipients)
                                     :sender (rs-smtpmail--sender)
-                                    :account (rs-smtpmail--account-of-mail)))
+                                    :account (rs-smtpmail--account-of-mail)
+                                    :body (rs-smtpmail--body-to-keep)))
            (account (rs-smtpmail--account-in-force (current-buffer))))
       (unless (plist-get rs-smtpmail--mail :recipients)
         (user-error "Sending failed: no recipients in To, Cc or Bcc"))
-      (rs-smtpmail--with-buffer-options
-       (lambda ()
-         (if (and account smtpmail-queue-mail)
-             ;; The account's server must be stored with the mail.
-             (let ((smtpmail-store-queue-variables t))
-               (rs-smtpmail--call-with-account account original))
-           (funcall original)))))))
+      (save-restriction
+        (pcase (plist-get rs-smtpmail--mail :body)
+          (`(,_ ,start ,_) (narrow-to-region (point-min) start)))
+        (rs-smtpmail--with-buffer-options
+         (lambda ()
+           (if (and account smtpmail-queue-mail)
+               ;; The account's server must be stored with the mail.
+               (let ((smtpmail-store-queue-variables t))
+                 (rs-smtpmail--call-with-account account original))
+             (funcall original))))))))
 
 (defun rs-smtpmail--with-buffer-options (function)
   "Call FUNCTION with the options local to this buffer in force everywhere.

@@ -14,10 +14,16 @@ Return the bytes.  HEADER, BODY and MODE are as for `test-send'."
     (setq test-foreign-connections '(1))
     (let ((smtpmail-stream-type 'plain))
       (test-send #'smtpmail-send-it header body mode)
-      (test-send-synchronously header body mode))
+      (test-send-synchronously header body mode)
+      ;; As a large mail.
+      (let ((rs-smtpmail--large-body -1))
+        (test-send-synchronously header body mode)))
     (let ((theirs (test-received 1))
-          (ours (test-received 2)))
+          (ours (test-received 2))
+          (large (test-received 3)))
       (should (equal (plist-get ours :bytes) (plist-get theirs :bytes)))
+      (should (equal (plist-get large :bytes) (plist-get theirs :bytes)))
+      (should (equal (plist-get large :sender) (plist-get theirs :sender)))
       (should (equal (plist-get ours :sender) (plist-get theirs :sender)))
       (should (equal (sort (plist-get ours :recipients) #'string<)
                      (sort (plist-get theirs :recipients) #'string<)))
@@ -88,7 +94,7 @@ filename=\"%s\" disposition=attachment>\n<#/part>\n" file)
                                (test-both-ways (test-header (concat "Fcc: " fcc))
                                                "Grüße\n")))
     ;; One copy of each.
-    (should (equal 3 (length (split-string (test-bytes fcc) "Message-ID: "))))))
+    (should (equal 4 (length (split-string (test-bytes fcc) "Message-ID: "))))))
 
 (ert-deftest test-bytes-no-final-newline ()
   (test-both-modes
