@@ -216,14 +216,23 @@ impl Engine {
     }
 
     /// Takes note that the copy of an accepted message has been filed; or that it could
-    /// not be, and why. Then it is asked for again with the next resume or flush.
-    pub fn filed(&self, id: EntryId, problem: Option<String>) -> Result<(), EngineError> {
+    /// not be, and why. Then it is asked for again with the next resume or flush, as `copy`
+    /// says if given: a part of it may be done.
+    pub fn filed(
+        &self,
+        id: EntryId,
+        problem: Option<String>,
+        copy: Option<String>,
+    ) -> Result<(), EngineError> {
         let mut claim = match self.copies.take(id) {
             Some(claim) => claim,
             None => self.claim(id)?,
         };
         if problem.is_some() {
             claim.entry.error = problem;
+            if copy.is_some() {
+                claim.entry.wishes.copy = copy;
+            }
             return Ok(self.spool.update(&claim)?);
         }
         claim.entry.wishes.copy = None;

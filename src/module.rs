@@ -146,6 +146,10 @@ fn init(env: &Env) -> emacs::Result<()> {
             emacs::lambda!(env, queue_list, 0..1, QUEUE_LIST_DOC)?,
         ),
         (
+            "rs-smtp-queue-filed",
+            emacs::lambda!(env, queue_filed, 1..3, QUEUE_FILED_DOC)?,
+        ),
+        (
             "rs-smtp-parse-addresses",
             emacs::lambda!(env, parse_addresses, 1..2, PARSE_ADDRESSES_DOC)?,
         ),
@@ -430,12 +434,20 @@ fn queue_export(env: &Env, id: String, file: String) -> emacs::Result<()> {
     })
 }
 
-/// Take note that the copy of message ID has been filed, so that it can go.
-/// If PROBLEM is a string, it could not be filed for that reason; it is asked
-/// for again, by an event `unfiled', when the spool is next resumed or flushed.
-#[defun]
-fn queue_filed(env: &Env, id: String, problem: Option<String>) -> emacs::Result<()> {
-    boundary(env, || Ok(engine(env)?.filed(entry_id(&id)?, problem)?))
+const QUEUE_FILED_DOC: &str = "\
+Take note that the copy of message ID has been filed, so that it can go.
+If PROBLEM is a string, it could not be filed for that reason; it is asked
+for again, by an event `unfiled', when the spool is next resumed or flushed.
+If COPY is a string, too, it replaces the entry's :copy: a part is done.
+
+(fn ID &optional PROBLEM COPY)";
+
+fn queue_filed(env: &CallEnv) -> emacs::Result<()> {
+    boundary(env, || {
+        let id: String = env.parse_arg(0)?;
+        let (problem, copy) = (optional(env, 1)?, optional(env, 2)?);
+        Ok(engine(env)?.filed(entry_id(&id)?, problem, copy)?)
+    })
 }
 
 /// Delete message ID from the spool, stopping it first if it is being sent.

@@ -74,7 +74,7 @@ fn file_copies(engine: &Engine) -> Vec<Event> {
             && matches!(kind, Kind::Sent | Kind::Unfiled)
         {
             // What fails here is asked for again later.
-            let _ = engine.filed(entry.id, None);
+            let _ = engine.filed(entry.id, None, None);
         }
     }
     events

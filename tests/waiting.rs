@@ -134,13 +134,15 @@ fn an_accepted_message_stays_until_its_copy_is_filed() {
     let seen = second.outcome();
     assert_eq!((seen.entry.id, seen.kind), (id, Kind::Unfiled));
     let problem = "no such folder".to_owned();
-    second.engine.filed(id, Some(problem)).unwrap();
+    let rest = Some("file the rest".to_owned());
+    second.engine.filed(id, Some(problem), rest).unwrap();
     assert_eq!(second.state(id), State::Filing);
     second.engine.flush().unwrap();
     let seen = second.outcome();
     assert_eq!(seen.kind, Kind::Unfiled);
     assert_eq!(seen.entry.error.as_deref(), Some("no such folder"));
-    second.engine.filed(id, None).unwrap();
+    assert_eq!(seen.entry.wishes.copy.as_deref(), Some("file the rest"));
+    second.engine.filed(id, None, None).unwrap();
     assert_eq!(second.outcome().kind, Kind::Filed);
     assert!(second.engine.list().unwrap().is_empty());
     assert_eq!(server.messages().len(), 1);
