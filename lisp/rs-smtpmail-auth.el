@@ -58,6 +58,9 @@ It names them by their place in this list, which only ever grows.")
         :loopback-pinentry (and (boundp 'epg-pinentry-mode)
                                 (eq epg-pinentry-mode 'loopback))
         :unconfirmed rs-smtpmail-unconfirmed
+        :retry-first-pause rs-smtpmail-retry-first-pause
+        :retry-longest-pause rs-smtpmail-retry-longest-pause
+        :retry-give-up rs-smtpmail-retry-give-up
         :proxy rs-smtpmail-proxy
         :trace (bound-and-true-p smtpmail-debug-info)
         :auth-mechanisms (and (boundp 'smtpmail-auth-supported)

@@ -18,6 +18,7 @@
 (eval-when-compile (require 'cl-lib))
 
 (autoload 'rfc2047-decode-string "rfc2047")
+(autoload 'rs-smtpmail--file-copy "rs-smtpmail-copy")
 
 (defvar smtpmail-retries)
 
@@ -47,6 +48,9 @@ The value is the number of attempts before, and then the outcome, an event.")
 
 (defvar rs-smtpmail--deferred (make-hash-table :test #'equal)
   "Ids of entries whose transient trouble the user has been told.")
+
+(defvar rs-smtpmail--filed-at-once (make-hash-table :test #'equal)
+  "Where copies of entries have been filed before they were sent, by id.")
 
 (defvar rs-smtpmail--event-functions nil
   "Functions to call with each event, after it has been handled.")
@@ -140,6 +144,8 @@ This is for `rs-smtp-send'."
     ((or 'sent 'failed 'deferred 'needs-user 'unconfirmed 'cancelled)
      (rs-smtpmail--forget-progress (plist-get (plist-get event :entry) :id))
      (rs-smtpmail--handle-outcome event)))
+  (when (rs-smtpmail--to-be-filed-p event)
+    (rs-smtpmail--file-copy event))
   (run-hook-with-args 'rs-smtpmail--event-functions event))
 
 (defun rs-smtpmail--handle-outcome (event)
@@ -152,7 +158,8 @@ This is for `rs-smtp-send'."
     (when awaited
       (puthash id event rs-smtpmail--awaited))
     (when (or (eq kind 'sent) (plist-get event :removed))
-      (remhash id rs-smtpmail--callbacks))
+      (remhash id rs-smtpmail--callbacks)
+      (remhash id rs-smtpmail--filed-at-once))
     (cond
      ((eq kind 'sent)
       (unless callback
@@ -168,6 +175,15 @@ This is for `rs-smtp-send'."
        (rs-smtpmail--run 'rs-smtpmail-failed-functions entry)))
     (when (or (memq kind '(sent failed)) (plist-get event :removed))
       (remhash id rs-smtpmail--deferred))))
+
+(defun rs-smtpmail--to-be-filed-p (event)
+  "Whether the copy of the message of EVENT is to be filed now."
+  (let ((entry (plist-get event :entry)))
+    (and (plist-get entry :copy)
+         (not (plist-get event :removed))
+         (seq-some (lambda (recipient)
+                     (eq (plist-get recipient :state) 'accepted))
+                   (plist-get entry :recipients)))))
 
 (defun rs-smtpmail--run (hook entry)
   "Call each function on HOOK with ENTRY, whatever the others do."
@@ -214,11 +230,14 @@ With STATES, only the recipients that are in one of them."
 (defun rs-smtpmail--explanation (event)
   "Return lines about the trouble of EVENT and what the user can do."
   (let* ((entry (plist-get event :entry))
+         (filed (gethash (plist-get entry :id) rs-smtpmail--filed-at-once))
          (accepted (rs-smtpmail--addresses entry 'accepted)))
     (concat (or (plist-get event :error) (plist-get entry :error) "No reason given")
             "\n"
             (unless (string-empty-p accepted)
               (format "It was accepted for %s.\n" accepted))
+            (when filed
+              (format "A copy has been filed already, in %s.\n" filed))
             (rs-smtpmail--advice event))))
 
 (defun rs-smtpmail--advice (event)
@@ -280,6 +299,8 @@ Another Emacs may have sent them, of which we get no event."
       (let* ((entry (rs-smtp-queue-list id))
              (kind (pcase (plist-get entry :state)
                      ('nil 'sent)
+                     ('filing 'sent)
+                     ('scheduled nil)
                      ('held 'cancelled)
                      ('pending (and (> (plist-get entry :attempts)
                                        (gethash id rs-smtpmail--awaited))
@@ -352,11 +373,24 @@ What the server puts off is tried again, `smtpmail-retries' times in all."
     (lambda (entry)
       (pcase (plist-get entry :state)
         ('sending t)
+        ('scheduled (rs-smtpmail--kept-for-undo-p (plist-get entry :id)))
         ('pending (and (zerop (plist-get entry :attempts))
                        (or rs-smtpmail--resumed
                            (time-less-p before-init-time
                                         (plist-get entry :created)))))))
     (rs-smtp-queue-list))))
+
+(defun rs-smtpmail--kept-for-undo-p (id)
+  "Whether entry ID only waits for `rs-smtpmail-undo-delay' to pass."
+  (let ((recallable (cdr (assoc id rs-smtpmail--recallable))))
+    (and recallable (not (plist-get recallable :time)))))
+
+(defun rs-smtpmail--send-kept (ids)
+  "Send those of the entries IDS now that are kept back for a moment."
+  (dolist (id ids)
+    (when (and (rs-smtpmail--kept-for-undo-p id)
+               (eq (plist-get (rs-smtp-queue-list id) :state) 'scheduled))
+      (rs-smtp-queue-schedule id nil))))
 
 (defun rs-smtpmail--before-leaving ()
   "Ask what to do about mail in flight; return nil to stay in Emacs."
@@ -368,7 +402,8 @@ What the server puts off is tried again, `smtpmail-retries' times in all."
                      '((?w "wait" "Leave Emacs when they have been sent")
                        (?l "leave" "Leave Emacs, send them at the next start")
                        (?c "cancel" "Stay in Emacs"))))
-          (?w (let ((unsent (cl-count-if-not
+          (?w (rs-smtpmail--send-kept ids)
+              (let ((unsent (cl-count-if-not
                              (lambda (event) (eq (plist-get event :event) 'sent))
                              (rs-smtpmail--wait ids))))
                 (or (zerop unsent)

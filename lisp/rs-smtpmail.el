@@ -62,10 +62,13 @@
 (declare-function rs-smtpmail--body-to-keep "rs-smtpmail-message")
 (declare-function rs-smtpmail--check-header "rs-smtpmail-message")
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
+(declare-function rs-smtpmail--let-go "rs-smtpmail-later")
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
+(declare-function rs-smtpmail--note-filed "rs-smtpmail-copy")
 (declare-function rs-smtpmail--recipients-between "rs-smtpmail-message")
 (declare-function rs-smtpmail--sender "rs-smtpmail-message")
 (declare-function rs-smtpmail--wait-for-one "rs-smtpmail-engine")
+(declare-function rs-smtpmail--with-wishes "rs-smtpmail-later")
 
 (defconst rs-smtpmail-version "0.1.0"
   "The version of this package, and of the native module that it needs.")
@@ -139,6 +142,55 @@ That is one whose connection broke between its last byte and the
 server's reply."
   :type '(choice (const :tag "Keep it until I decide" ask)
                  (const :tag "Send it again" retry))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-undo-delay 0
+  "Seconds for which a message is kept back before it is sent.
+Meanwhile \\[rs-smtpmail-undo-send] brings it back for editing.  There is no
+delay where sending waits for the server; see `rs-smtpmail-synchronous'."
+  :type 'number
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-send-at-date 'sending
+  "The Date of a message that is to be sent later.
+That is one sent by \\[rs-smtpmail-send-at], or with a field
+X-Rs-Smtpmail-Send-At.  Most recipients have their mail sorted by Date."
+  :type '(choice (const :tag "When it is sent" sending)
+                 (const :tag "When it was composed" composing))
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-defer-fcc nil
+  "Whether copies are filed only when the server has accepted the message.
+Copies are those in files that Fcc names, and in Gnus's groups that Gcc
+names.  If nil, they are filed by the mail mode at its own time: when the
+message has been put in the spool, but may not have been sent.
+
+A copy that is piped to a program, or that Fcc's handler function files if
+that has no name, is filed at the mode's own time in any case; so are those
+of mail in smtpmail's queue, and of mail that is posted as news, too."
+  :type 'boolean
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-retry-first-pause 60
+  "Seconds until sending is tried again after the first transient trouble.
+Each further pause is twice as long as the one before."
+  :type 'number
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-retry-longest-pause (* 4 60 60)
+  "Seconds that the pause between two tries grows to."
+  :type 'number
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-retry-give-up (* 5 24 60 60)
+  "Seconds after which a message is not tried again, but failed."
+  :type 'number
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
@@ -274,7 +326,7 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
 (autoload 'rs-smtp-queue-filed "rs-smtpmail-native"
   "Take note that entry ID's copy is filed, or of the PROBLEM.
 
-\(fn ID &optional PROBLEM)")
+\(fn ID &optional PROBLEM COPY)")
 
 ;;;###autoload
 (autoload 'rs-smtp-cancel "rs-smtpmail-native"
@@ -300,6 +352,14 @@ See also `rs-smtp-queue-retry' and `rs-smtp-queue-remove'.
 A property list of `:recipients', `:sender', both for the envelope,
 `:account', and `:body', which may be nil; see `rs-smtpmail--body-to-keep'.")
 
+(defvar rs-smtpmail--under-way nil
+  "What is wished for the message under way, a plist.
+See `rs-smtpmail--with-wishes'.")
+
+(defvar rs-smtpmail--recallable nil
+  "Messages of this session that may be taken back, newest first.
+An alist of their ids and plists; see `rs-smtpmail--let-go'.")
+
 (defvar rs-smtpmail--resumed nil
   "Whether what an earlier Emacs left has been taken up.")
 
@@ -307,7 +367,8 @@ A property list of `:recipients', `:sender', both for the envelope,
   "Timer of `rs-smtpmail-mode' that looks into the spool.")
 
 (defconst rs-smtpmail--options
-  '(rs-smtpmail-dsn rs-smtpmail-synchronous smtpmail-debug-info
+  '(rs-smtpmail-defer-fcc rs-smtpmail-dsn rs-smtpmail-send-at-date
+    rs-smtpmail-synchronous rs-smtpmail-undo-delay smtpmail-debug-info
     smtpmail-code-conv-from smtpmail-local-domain smtpmail-mail-address
     smtpmail-queue-dir smtpmail-queue-index-file smtpmail-queue-mail
     smtpmail-retries smtpmail-sendto-domain smtpmail-servers-requiring-authorization
@@ -344,24 +405,30 @@ A property list of `:recipients', `:sender', both for the envelope,
   (if (not (rs-smtpmail--routing-p))
       (funcall original)
     (require 'rs-smtpmail-accounts)
+    (require 'rs-smtpmail-later)
     (rs-smtpmail--check-header)
-    (let* ((rs-smtpmail--mail (list :recipients (rs-smtpmail--mail-recipients)
-                                    :sender (rs-smtpmail--sender)
-                                    :account (rs-smtpmail--account-of-mail)
-                                    :body (rs-smtpmail--body-to-keep)))
-           (account (rs-smtpmail--account-in-force (current-buffer))))
-      (unless (plist-get rs-smtpmail--mail :recipients)
-        (user-error "Sending failed: no recipients in To, Cc or Bcc"))
-      (save-restriction
-        (pcase (plist-get rs-smtpmail--mail :body)
-          (`(,_ ,start ,_) (narrow-to-region (point-min) start)))
-        (rs-smtpmail--with-buffer-options
-         (lambda ()
-           (if (and account smtpmail-queue-mail)
-               ;; The account's server must be stored with the mail.
-               (let ((smtpmail-store-queue-variables t))
-                 (rs-smtpmail--call-with-account account original))
-             (funcall original))))))))
+    (rs-smtpmail--with-wishes
+     (lambda () (rs-smtpmail--send-by-account original)))))
+
+(defun rs-smtpmail--send-by-account (original)
+  "Call ORIGINAL, `smtpmail-send-it', once it is known who sends to whom."
+  (let* ((rs-smtpmail--mail (list :recipients (rs-smtpmail--mail-recipients)
+                                  :sender (rs-smtpmail--sender)
+                                  :account (rs-smtpmail--account-of-mail)
+                                  :body (rs-smtpmail--body-to-keep)))
+         (account (rs-smtpmail--account-in-force (current-buffer))))
+    (unless (plist-get rs-smtpmail--mail :recipients)
+      (user-error "Sending failed: no recipients in To, Cc or Bcc"))
+    (save-restriction
+      (pcase (plist-get rs-smtpmail--mail :body)
+        (`(,_ ,start ,_) (narrow-to-region (point-min) start)))
+      (rs-smtpmail--with-buffer-options
+       (lambda ()
+         (if (and account smtpmail-queue-mail)
+             ;; The account's server must be stored with the mail.
+             (let ((smtpmail-store-queue-variables t))
+               (rs-smtpmail--call-with-account account original))
+           (funcall original)))))))
 
 (defun rs-smtpmail--with-buffer-options (function)
   "Call FUNCTION with the options local to this buffer in force everywhere.
@@ -407,16 +474,24 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
   (if (not (rs-smtpmail--routing-p))
       (apply original recipients buffer arguments)
     (require 'rs-smtpmail-accounts)
-    (let ((id (rs-smtpmail--accept recipients buffer)))
+    (let* ((wishes rs-smtpmail--under-way)
+           (id (rs-smtpmail--accept recipients buffer (plist-get wishes :options))))
       (unless rs-smtpmail--resumed
         (setq rs-smtpmail--resumed t)
         ;; This message is accepted, whatever is wrong with others.
         (rs-smtpmail--guarded "resuming" #'rs-smtp-queue-resume))
-      (when (rs-smtpmail--synchronous-p)
+      (when wishes
+        (rs-smtpmail--note-filed id wishes))
+      (when (and (rs-smtpmail--synchronous-p) (not (plist-get wishes :time)))
         ;; What else is sent while we wait is not this message.
-        (let ((rs-smtpmail--mail nil)
+        (let ((rs-smtpmail--under-way nil)
+              (rs-smtpmail--mail nil)
               (rs-smtpmail--calls 0))
           (rs-smtpmail--wait-for-one id)))
+      (when wishes
+        ;; A second message from the same buffer must not be filed, too.
+        (setq rs-smtpmail--under-way nil)
+        (rs-smtpmail--let-go id wishes))
       ;; What smtpmail takes for success.
       nil)))
 
@@ -459,6 +534,10 @@ otherwise."
   "Try again to send a message that waits or failed." t)
 (autoload 'rs-smtpmail-remove "rs-smtpmail-queue"
   "Give up a message in the spool and delete it." t)
+(autoload 'rs-smtpmail-send-at "rs-smtpmail-later"
+  "Send the mail in this buffer at TIME." t)
+(autoload 'rs-smtpmail-undo-send "rs-smtpmail-later"
+  "Take back a message that has not been sent yet, and edit it." t)
 (autoload 'rs-smtpmail-check-server "rs-smtpmail-watch"
   "Check whether mail could be sent to SERVER, and show each step." t)
 (autoload 'rs-smtpmail-request-dsn "rs-smtpmail-watch"
