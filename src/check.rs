@@ -38,7 +38,9 @@ async fn walk(
     let tls = shared.tls_for(server)?;
     let mut observe = |stage: Stage, text: String| good(&stage.to_string(), text);
     let trace = shared.trace(&server.host);
-    let mut session = Session::open(server, &settings, &tls, trace, &mut observe).await?;
+    let mut session = Session::open(server, &settings, &tls, trace, &mut observe)
+        .await
+        .map_err(|error| error.trouble)?;
     if session.offers_auth() {
         let found = shared
             .keyring

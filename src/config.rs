@@ -9,6 +9,7 @@ use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::Patience;
+use crate::tls::{Pin, PinError};
 
 /// A submission server and how to speak to it. Two messages with equal servers can
 /// share a session.
@@ -83,6 +84,9 @@ pub enum ConfigError {
         "{0:?} is no DSN option: :ret is full or hdrs, :notify has success, failure, delay or never"
     )]
     Dsn(String),
+    /// A pinned key that is none.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The list of recipients is empty.
     #[error("no recipients")]
     NoRecipients,
@@ -214,6 +218,17 @@ pub enum Unconfirmed {
     Retry,
 }
 
+/// What of TLS the user can set, beside whom to trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Revocation lists, PEM or DER (`gnutls-crlfiles`).
+    pub crl_files: Vec<PathBuf>,
+    /// A GnuTLS priority string (`gnutls-algorithm-priority`).
+    pub priority: Option<String>,
+    /// The keys of servers (`rs-smtpmail-tls-pins`).
+    pub pins: Vec<Pin>,
+}
+
 /// Process-wide settings, read anew from Lisp with each command that sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -221,6 +236,8 @@ pub struct Settings {
     pub auth_sources: Vec<AuthSource>,
     /// PEM files trusted beside the platform's roots (`gnutls-trustfiles`).
     pub trust_files: Vec<PathBuf>,
+    /// What else the user says of TLS.
+    pub tls: TlsSettings,
     /// Hosts to which credentials may go in clear (`rs-smtpmail-allow-cleartext-auth`).
     pub cleartext_auth_hosts: Vec<String>,
     /// Sessions to one server at a time (`rs-smtpmail-max-connections`).
@@ -250,6 +267,7 @@ impl Default for Settings {
         Settings {
             auth_sources: Vec::new(),
             trust_files: Vec::new(),
+            tls: TlsSettings::default(),
             cleartext_auth_hosts: Vec::new(),
             max_connections: 2,
             idle_timeout: Duration::from_secs(5),

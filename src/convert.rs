@@ -7,7 +7,9 @@ use std::time::Duration;
 use emacs::{Env, FromLisp, IntoLisp, Value};
 use zeroize::Zeroizing;
 
-use crate::config::{AuthSource, ConfigError, Port, Server, Settings, StreamType, Unconfirmed};
+use crate::config::{
+    AuthSource, ConfigError, Port, Server, Settings, StreamType, TlsSettings, Unconfirmed,
+};
 use crate::credentials::Credentials;
 use crate::events::{Event, Kind};
 use crate::message::Message;
@@ -15,6 +17,7 @@ use crate::module::Failure;
 use crate::requests::Answer;
 use crate::schedule::Patience;
 use crate::spool::{Dsn, Entry, Need, Recipient, RecipientState, State, Timestamp, Wishes};
+use crate::tls::{IdentityFiles, Pin, Rejected};
 
 /// A list of property keyword and value, as it grows.
 struct Plist<'e> {
@@ -218,11 +221,29 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
         Some(symbol) if symbol_name(symbol)? == "retry" => Unconfirmed::Retry,
         _ => Unconfirmed::Ask,
     };
-    let trust_files = strings(":trust-files")?.unwrap_or_default();
+    let paths = |keyword: &str| -> Result<Vec<PathBuf>, Failure> {
+        let files = strings(keyword)?.unwrap_or_default();
+        Ok(files.into_iter().map(PathBuf::from).collect())
+    };
+    let mut pins = Vec::new();
+    if let Some(list) = get::<Value<'_>>(plist, ":tls-pins")? {
+        for element in elements(list)? {
+            let endpoint: String = element.car()?;
+            let keys = elements(element.cdr()?)?.into_iter().map(Value::into_rust);
+            let keys = keys.collect::<emacs::Result<Vec<String>>>()?;
+            pins.push(Pin::parse(&endpoint, &keys).map_err(ConfigError::from)?);
+        }
+    }
+    let tls = TlsSettings {
+        crl_files: paths(":crl-files")?,
+        priority: get(plist, ":tls-priority")?,
+        pins,
+    };
     let max_connections: Option<i64> = get(plist, ":max-connections")?;
     Ok(Settings {
         auth_sources,
-        trust_files: trust_files.into_iter().map(PathBuf::from).collect(),
+        trust_files: paths(":trust-files")?,
+        tls,
         cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
         proxy: get(plist, ":proxy")?,
         trace: get::<Value<'_>>(plist, ":trace")?.is_some(),
@@ -250,6 +271,18 @@ pub fn answer(value: Value<'_>) -> Result<Answer, Failure> {
     }
     if let Some(error) = get(value, ":error")? {
         return Ok(Answer::Error(error));
+    }
+    if get::<Value<'_>>(value, ":trusted")?.is_some() {
+        return Ok(Answer::Trusted);
+    }
+    if let (Some(key), Some(certificate)) = (
+        get::<String>(value, ":key")?,
+        get::<String>(value, ":certificate")?,
+    ) {
+        return Ok(Answer::Identity(IdentityFiles {
+            key: key.into(),
+            certificate: certificate.into(),
+        }));
     }
     let secret: Option<String> = get(value, ":secret")?;
     Ok(Answer::Credentials(Credentials {
@@ -431,6 +464,48 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             plist.put(":request", request as i64)?;
             plist.put(":hint", hint)?;
         }
+        Event::Certificate {
+            request,
+            host,
+            port,
+            rejected,
+        } => {
+            plist.put_symbol(":event", "certificate")?;
+            plist.put(":request", request as i64)?;
+            plist.put(":host", host)?;
+            plist.put(":port", port)?;
+            put_rejected(&mut plist, &rejected)?;
+        }
+        Event::ClientCertificate {
+            request,
+            host,
+            port,
+        } => {
+            plist.put_symbol(":event", "client-certificate")?;
+            plist.put(":request", request as i64)?;
+            plist.put(":host", host)?;
+            plist.put(":port", port)?;
+        }
     }
     plist.finish()
+}
+
+fn put_rejected(plist: &mut Plist<'_>, rejected: &Rejected) -> emacs::Result<()> {
+    let env = plist.env;
+    let certificate = &rejected.certificate;
+    let problems = list(env, &rejected.problems, |env, problem| {
+        env.intern(problem.symbol())
+    })?;
+    let texts = |texts: &[String]| list(env, texts, |env, text| text.as_str().into_lisp(env));
+    plist.put(":endpoint", rejected.endpoint.as_str())?;
+    plist.put(":problems", problems)?;
+    plist.put(":reasons", texts(&rejected.reasons())?)?;
+    plist.put(":subject", certificate.subject.as_str())?;
+    plist.put(":issuer", certificate.issuer.as_str())?;
+    plist.put(":not-before", certificate.not_before.as_str())?;
+    plist.put(":not-after", certificate.not_after.as_str())?;
+    plist.put(":names", texts(&certificate.names)?)?;
+    plist.put(":fingerprint", certificate.fingerprint.to_string())?;
+    plist.put(":key-fingerprint", certificate.key.to_string())?;
+    plist.put(":nsm-fingerprint", certificate.nsm_key.as_str())
 }

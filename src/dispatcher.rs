@@ -17,6 +17,7 @@ use crate::platform;
 use crate::schedule::Patience;
 use crate::shared::{Report, Shared};
 use crate::spool::{Entry, EntryId, Neighbour, Owner, Timestamp};
+use crate::tls::Endpoint;
 use crate::worker;
 
 /// The clock is looked at this often, for timers sleep while a laptop does.
@@ -63,6 +64,8 @@ pub enum Command {
     Configure(Box<Settings>),
     /// A server is to be checked, under this number.
     Check(Box<Server>, u64),
+    /// What was learnt of this server's TLS is to be forgotten.
+    ForgetTls(Endpoint),
     /// A message in flight was cancelled.
     Interrupt,
     /// Begin nothing new, and end when what is in flight has been answered, or after
@@ -141,6 +144,7 @@ impl Dispatcher {
                 let check = check::check(Rc::clone(&self.shared), *server, request);
                 self.sessions.spawn_local(check);
             }
+            Command::ForgetTls(endpoint) => self.shared.tls.forget(&endpoint),
             Command::Interrupt => self.lanes.values().for_each(|lane| lane.interrupt()),
             Command::Stop(_) => {}
         }

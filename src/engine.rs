@@ -19,7 +19,6 @@ use crate::copies::Copies;
 use crate::dispatcher::{self, Command, Due};
 use crate::events::{Event, Kind, Outbox};
 use crate::flights::{Cancellation, Flights};
-use crate::keyring::Keyring;
 use crate::message::Message;
 use crate::requests::{Answer, Requests};
 use crate::shared::Shared;
@@ -27,6 +26,7 @@ use crate::spool::fs::Fs;
 use crate::spool::{
     Claim, Entry, EntryId, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
 };
+use crate::tls::Endpoint;
 
 /// Why a call on the engine failed.
 #[derive(Debug, thiserror::Error)]
@@ -357,6 +357,17 @@ impl Engine {
         Ok(number)
     }
 
+    /// Forgets that `server` has ever offered STARTTLS, and whom the user trusts there
+    /// for this session.
+    pub fn forget_tls(&self, server: &Server) -> Result<(), EngineError> {
+        let endpoint = Endpoint::of(server);
+        self.spool.forget_starttls(&endpoint)?;
+        if self.is_running() {
+            self.command(Command::ForgetTls(endpoint))?;
+        }
+        Ok(())
+    }
+
     /// How many messages sessions work on now.
     pub fn in_flight(&self) -> usize {
         self.flights.count()
@@ -462,13 +473,12 @@ impl Parts {
             }
         };
         let (reports, reports_receiver) = mpsc::unbounded_channel();
-        let keyring = Keyring::new(Arc::clone(&self.outbox), self.requests);
         let shared = Rc::new(Shared::new(
             self.spool,
             self.outbox,
             self.flights,
             self.copies,
-            keyring,
+            self.requests,
             self.settings,
             reports,
         ));

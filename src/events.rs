@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use crate::spool::{Entry, EntryId, Need};
+use crate::tls::Rejected;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,26 @@ pub enum Event {
         request: u64,
         /// Which key it is for.
         hint: String,
+    },
+    /// A server's certificate is not accepted: the user may trust it all the same.
+    Certificate {
+        /// Names the request in the answer.
+        request: u64,
+        /// `smtpmail-smtp-server`.
+        host: String,
+        /// `smtpmail-smtp-service`, as text.
+        port: String,
+        /// What it says and what is wrong with it.
+        rejected: Box<Rejected>,
+    },
+    /// A server wants a client certificate.
+    ClientCertificate {
+        /// Names the request in the answer.
+        request: u64,
+        /// `smtpmail-smtp-server`.
+        host: String,
+        /// `smtpmail-smtp-service`, as text.
+        port: String,
     },
 }
 

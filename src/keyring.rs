@@ -64,8 +64,8 @@ impl Keyring {
                 AuthSource::Lisp(number) => {
                     match self.ask_lisp(server, Some(*number), None).await {
                         (_, Answer::Credentials(credentials)) => Some(credentials),
-                        (_, Answer::Nothing) => None,
                         (_, Answer::Error(error)) => return Err(error),
+                        _ => None,
                     }
                 }
             };
@@ -90,8 +90,8 @@ impl Keyring {
                     request,
                 }))
             }
-            (_, Answer::Credentials(_) | Answer::Nothing) => Ok(None),
             (_, Answer::Error(error)) => Err(error),
+            _ => Ok(None),
         }
     }
 

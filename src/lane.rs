@@ -141,6 +141,25 @@ impl Lane {
         }
     }
 
+    /// Shows those that wait here as waiting for the user, or (without trouble) no longer.
+    pub(crate) fn mark_waiting(&self, trouble: Option<(&Trouble, Need)>) {
+        let ids: Vec<EntryId> = self.queue.borrow().iter().copied().collect();
+        for id in ids {
+            // What is gone, or another process's, need not be marked.
+            let Ok(Some(mut claim)) = self.shared.spool.claim(id) else {
+                continue;
+            };
+            let need = trouble.map(|(_, need)| need);
+            if claim.entry.need != need {
+                claim.entry.need = need;
+                claim.entry.error = trouble.map(|(trouble, _)| trouble.to_string());
+                if let Err(error) = self.shared.spool.update(&claim) {
+                    self.shared.tell_spool_trouble(&error);
+                }
+            }
+        }
+    }
+
     /// Claims the next message that can be sent; passes over those that can't.
     pub(crate) fn claim_next(&self) -> Option<Job> {
         loop {

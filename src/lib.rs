@@ -12,6 +12,7 @@
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
 //!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
+//!   -> trust       certificates that the user must judge
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
@@ -46,4 +47,5 @@ mod shared;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+mod trust;
 mod worker;

@@ -210,7 +210,8 @@ fn drain(env: &Env) -> emacs::Result<Value<'_>> {
 }
 
 /// Answer the event that asked by REQUEST with ANSWER.
-/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT).
+/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT); for a
+/// certificate it is (:trusted t), for a client's (:key FILE :certificate FILE).
 /// Return nil if nobody waits for it any more.
 #[defun(name = "-answer")]
 fn answer(env: &Env, request: i64, answer: Value<'_>) -> emacs::Result<bool> {
@@ -471,6 +472,17 @@ fn check_server(env: &Env, server: Value<'_>) -> emacs::Result<i64> {
     boundary(env, || {
         let server = convert::server(server)?;
         Ok(configured_engine(env)?.check(server)? as i64)
+    })
+}
+
+/// Forget what was learnt of the TLS of SERVER, a plist as for `rs-smtp-send'.
+/// That is the certificate trusted for this session, and that it has offered
+/// STARTTLS.
+#[defun(name = "-forget-tls")]
+fn forget_tls(env: &Env, server: Value<'_>) -> emacs::Result<()> {
+    boundary(env, || {
+        let server = convert::server(server)?;
+        Ok(engine(env)?.forget_tls(&server)?)
     })
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
+use crate::tls::IdentityFiles;
 
 /// What Lisp answers.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub enum Answer {
     Nothing,
     /// Credentials found, or given by the user; of a passphrase only the secret.
     Credentials(Credentials),
+    /// The certificate asked about is trusted.
+    Trusted,
+    /// The client certificate asked for.
+    Identity(IdentityFiles),
     /// Why there is no answer.
     Error(String),
 }
@@ -65,7 +70,7 @@ impl Answer {
                 ..
             }) => Ok(secret),
             Answer::Error(error) => Err(error),
-            Answer::Nothing | Answer::Credentials(_) => Err("no passphrase was given".to_owned()),
+            _ => Err("no passphrase was given".to_owned()),
         }
     }
 }

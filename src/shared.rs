@@ -2,9 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
@@ -14,9 +12,11 @@ use crate::error::{Disposition, Stage, Trouble};
 use crate::events::{Event, Kind, Outbox};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
+use crate::requests::Requests;
 use crate::smtp::{Distrust, Reply, Trace};
 use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError, Timestamp};
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Endpoint, Keeper, Tls};
+use crate::trust::Trust;
 
 /// What sessions tell the dispatcher.
 #[derive(Debug)]
@@ -31,13 +31,6 @@ pub enum Report {
     NeighbourGone(Neighbour),
 }
 
-/// The files of roots to trust, and when they were last changed.
-type TrustFiles = Vec<(PathBuf, Option<SystemTime>)>;
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
-}
-
 /// What all lanes share.
 pub struct Shared {
     /// The store.
@@ -50,11 +43,14 @@ pub struct Shared {
     pub copies: Arc<Copies>,
     /// Where credentials come from.
     pub keyring: Keyring,
+    /// Who is asked about certificates.
+    pub trust: Trust,
+    /// What is known of servers' TLS.
+    pub tls: Keeper,
     /// The latest settings.
     pub settings: RefCell<Arc<Settings>>,
     /// Reports to the dispatcher.
     pub reports: mpsc::UnboundedSender<Report>,
-    tls: RefCell<Option<(TrustFiles, Tls)>>,
     manners: RefCell<HashMap<Server, Manners>>,
 }
 
@@ -74,19 +70,20 @@ impl Shared {
         outbox: Arc<Outbox>,
         flights: Arc<Flights>,
         copies: Arc<Copies>,
-        keyring: Keyring,
+        requests: Arc<Requests>,
         settings: Settings,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Self {
         Shared {
+            keyring: Keyring::new(Arc::clone(&outbox), Arc::clone(&requests)),
+            trust: Trust::new(Arc::clone(&outbox), requests),
             spool,
             outbox,
             flights,
             copies,
-            keyring,
+            tls: Keeper::default(),
             settings: RefCell::new(Arc::new(settings)),
             reports,
-            tls: RefCell::new(None),
             manners: RefCell::default(),
         }
     }
@@ -120,32 +117,26 @@ impl Shared {
         }))
     }
 
-    /// TLS for the trust files of now; kept, so that sessions can be resumed.
+    /// TLS as the settings are now; kept, so that sessions can be resumed.
     pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
-        self.tls().map_err(|error| Trouble {
-            endpoint: server.endpoint(),
-            stage: Stage::Tls,
-            disposition: Disposition::NeedsUser(Need::Tls),
-            what: error.to_string(),
-            reply: None,
-        })
-    }
-
-    fn tls(&self) -> Result<Tls, TlsError> {
         let settings = Arc::clone(&self.settings.borrow());
-        let files: TrustFiles = settings
-            .trust_files
-            .iter()
-            .map(|path| (path.clone(), modified(path)))
-            .collect();
-        let mut kept = self.tls.borrow_mut();
-        if let Some((made_for, tls)) = &*kept
-            && *made_for == files
-        {
-            return Ok(tls.clone());
+        let (mut tls, warning) = self
+            .tls
+            .tls_for(server, &settings)
+            .map_err(|error| Trouble {
+                endpoint: server.endpoint(),
+                stage: Stage::Tls,
+                disposition: Disposition::NeedsUser(Need::Tls),
+                what: error.to_string(),
+                reply: None,
+            })?;
+        if let Some(warning) = warning {
+            self.outbox.push(Event::Problem(warning));
         }
-        let tls = Tls::new(&settings.trust_files)?;
-        *kept = Some((files, tls.clone()));
+        match self.spool.has_seen_starttls(&Endpoint::of(server)) {
+            Ok(has_offered) => tls.offered_starttls = has_offered,
+            Err(error) => self.tell_spool_trouble(&error),
+        }
         Ok(tls)
     }
 

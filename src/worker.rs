@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use crate::config::{Server, Settings};
+use crate::config::{Server, Settings, StreamType};
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
 use crate::lane::{Lane, credentials_trouble};
 use crate::shared::Report;
-use crate::smtp::{End, Session};
+use crate::smtp::{End, OpenError, Session};
 use crate::spool::Need;
+use crate::tls::{Endpoint, Rejected, Tls};
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
 pub async fn serve(lane: Rc<Lane>) {
@@ -72,16 +73,85 @@ impl Worker {
         }
     }
 
+    /// An open session. Who may be asked about is asked about: the server's certificate,
+    /// and ours.
     async fn open(&self) -> Result<Session, Trouble> {
-        let server = &self.lane.server;
-        let tls = self.lane.shared().tls_for(server)?;
-        let trace = self.lane.shared().trace(&server.host);
-        let mut session =
-            Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await?;
-        for what in self.lane.shared().manners(server).distrusted {
-            session.distrust(what);
+        let (server, shared) = (&self.lane.server, self.lane.shared());
+        loop {
+            let tls = shared.tls_for(server)?;
+            let trace = shared.trace(&server.host);
+            let opened = Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await;
+            if self.finds_identity(&tls).await? {
+                continue;
+            }
+            let mut session = match opened {
+                Ok(session) => session,
+                Err(error) => {
+                    shared.tls.forget_identity(&Endpoint::of(server));
+                    match error.rejected() {
+                        Some(rejected) if rejected.may_be_trusted() => {
+                            self.ask_for_trust(rejected, &error).await?;
+                            continue;
+                        }
+                        _ => return Err(error.trouble),
+                    }
+                }
+            };
+            if session.is_encrypted()
+                && server.stream_type != StreamType::Ssl
+                && let Err(error) = shared.spool.remember_starttls(&Endpoint::of(server))
+            {
+                shared.tell_spool_trouble(&error);
+            }
+            for what in shared.manners(server).distrusted {
+                session.distrust(what);
+            }
+            return Ok(session);
         }
-        Ok(session)
+    }
+
+    /// Looks once for the client certificate that the server has asked for; true if
+    /// there is one now, to be shown on another connection.
+    async fn finds_identity(&self, tls: &Tls) -> Result<bool, Trouble> {
+        let (server, shared) = (&self.lane.server, self.lane.shared());
+        let endpoint = Endpoint::of(server);
+        if !tls.lacks_identity() || shared.tls.knows_identity(&endpoint) {
+            return Ok(false);
+        }
+        let found = shared.trust.find_identity(server).await;
+        let files = found.map_err(|what| tls_trouble(server, what))?;
+        let is_found = files.is_some();
+        shared.tls.set_identity(endpoint, files);
+        Ok(is_found)
+    }
+
+    /// Asks the user about a certificate; what waits for the answer is shown to do so.
+    async fn ask_for_trust(&self, rejected: &Rejected, error: &OpenError) -> Result<(), Trouble> {
+        let (lane, server) = (&self.lane, &self.lane.server);
+        let shared = lane.shared();
+        let verdict = shared.trust.ask(server, rejected);
+        tokio::pin!(verdict);
+        let verdict = loop {
+            lane.mark_waiting(Some((&error.trouble, Need::Tls)));
+            tokio::select! {
+                verdict = &mut verdict => break verdict,
+                () = lane.arrived.notified() => {}
+            }
+        };
+        match verdict {
+            Ok(()) => {
+                shared
+                    .tls
+                    .trust(Endpoint::of(server), rejected.certificate.key);
+                lane.mark_waiting(None);
+                Ok(())
+            }
+            Err(why) if why.is_empty() => Err(error.trouble.clone()),
+            Err(why) => Err(Trouble {
+                what: format!("{} ({why})", error.trouble.what),
+                ..error.trouble.clone()
+            }),
+        }
     }
 
     /// Logs in with what is stored, or with what the user gives. `None`: credentials
@@ -214,6 +284,16 @@ impl Worker {
                 arrived.is_ok() && are_same
             }
         }
+    }
+}
+
+fn tls_trouble(server: &Server, what: String) -> Trouble {
+    Trouble {
+        endpoint: server.endpoint(),
+        stage: Stage::Tls,
+        disposition: Disposition::NeedsUser(Need::Tls),
+        what,
+        reply: None,
     }
 }
 

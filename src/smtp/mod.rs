@@ -21,6 +21,6 @@ pub use body::Body;
 pub use capabilities::Distrust;
 pub use outcome::{Outcome, Verdict};
 pub use reply::{Reply, ReplyError, ReplyReader};
-pub use session::{Observer, Session};
+pub use session::{Observer, OpenError, Session};
 pub use transfer::{Desk, End, Job};
 pub use wire::{Trace, Transport};

@@ -13,7 +13,7 @@ use crate::config::{Server, Settings, StreamType};
 use crate::credentials::Credentials;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::spool::Need;
-use crate::tls::{Channel, Tls, TlsError};
+use crate::tls::{Channel, Old, Rejected, Tls, TlsError};
 
 /// An open session with a greeted server.
 pub struct Session {
@@ -22,6 +22,7 @@ pub struct Session {
     pub(super) offered: Capabilities,
     pub(super) limits: Limits,
     endpoint: String,
+    tls: Tls,
     /// The encrypted line, if it is one.
     channel: Option<Channel>,
     /// Whether the server is on this machine.
@@ -30,6 +31,33 @@ pub struct Session {
     pub(super) is_lmtp: bool,
     /// Messages whose last byte went out on this session.
     pub(super) messages: usize,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub struct OpenError {
+    /// What went wrong.
+    pub trouble: Trouble,
+    cause: Option<TlsError>,
+}
+
+impl OpenError {
+    /// The certificate that was not accepted, if it was for that.
+    pub fn rejected(&self) -> Option<&Rejected> {
+        match &self.cause {
+            Some(TlsError::Rejected(rejected)) => Some(rejected),
+            _ => None,
+        }
+    }
+}
+
+impl From<Trouble> for OpenError {
+    fn from(trouble: Trouble) -> Self {
+        OpenError {
+            trouble,
+            cause: None,
+        }
+    }
 }
 
 /// Hears of each step of opening a session, in words.
@@ -63,6 +91,50 @@ impl Session {
         tls: &Tls,
         trace: Option<Trace>,
         observe: Observer<'_>,
+    ) -> Result<Self, OpenError> {
+        let mut session = Session::connect(server, settings, tls, trace, observe).await?;
+        if !session.approach_tls(server, observe).await? {
+            return Ok(session);
+        }
+        let mut session = match session.encrypt(server, observe).await {
+            Ok(session) => session,
+            Err(mut error) => {
+                if matches!(error.cause, Some(TlsError::Incompatible(_))) {
+                    let old = Session::probe(server, settings, tls).await;
+                    if let Some(what) = tls.incompatible(old) {
+                        error.trouble.what = what;
+                        error.trouble.disposition = Disposition::NeedsUser(Need::Tls);
+                    }
+                }
+                return Err(error);
+            }
+        };
+        if server.stream_type == StreamType::Ssl {
+            session.greeting(observe).await?;
+        }
+        session.hello(server, observe).await?;
+        Ok(session)
+    }
+
+    /// What the server makes of an old client, on a connection of its own.
+    async fn probe(server: &Server, settings: &Settings, tls: &Tls) -> Option<Old> {
+        let mut ignore = |_, _| {};
+        let session = Session::connect(server, settings, tls, None, &mut ignore).await;
+        let mut session = session.ok()?;
+        if !session.approach_tls(server, &mut ignore).await.ok()? {
+            return None;
+        }
+        let limit = session.limits.of(Stage::Tls);
+        let (transport, ..) = session.wire.take_apart();
+        tls.probe(&server.host, transport, limit).await
+    }
+
+    async fn connect(
+        server: &Server,
+        settings: &Settings,
+        tls: &Tls,
+        trace: Option<Trace>,
+        observe: Observer<'_>,
     ) -> Result<Self, Trouble> {
         let endpoint = server.endpoint();
         let connection = connect(server, settings).await.map_err(|error| Trouble {
@@ -73,28 +145,35 @@ impl Session {
             reply: None,
         })?;
         observe(Stage::Connect, connection.peer);
-        let mut session = Session {
+        Ok(Session {
             wire: Wire::new(connection.transport, trace),
             offered: Capabilities::default(),
             limits: Limits {
                 reply: settings.reply_timeout,
             },
             endpoint,
+            tls: tls.clone(),
             channel: None,
             is_local: connection.is_local,
             is_authenticated: false,
             is_lmtp: server.is_lmtp,
             messages: 0,
-        };
+        })
+    }
+
+    /// Goes to the point where TLS begins. False if it does not, and mail may be sent
+    /// without.
+    async fn approach_tls(
+        &mut self,
+        server: &Server,
+        observe: Observer<'_>,
+    ) -> Result<bool, Trouble> {
         if server.stream_type == StreamType::Ssl {
-            session = session.encrypt(server, tls, observe).await?;
+            return Ok(true);
         }
-        session.greeting(observe).await?;
-        session.hello(server, observe).await?;
-        if session.channel.is_none() {
-            session = session.negotiate_starttls(server, tls, observe).await?;
-        }
-        Ok(session)
+        self.greeting(observe).await?;
+        self.hello(server, observe).await?;
+        self.negotiate_starttls(server).await
     }
 
     async fn greeting(&mut self, observe: Observer<'_>) -> Result<(), Trouble> {
@@ -148,14 +227,9 @@ impl Session {
         self.trouble(Stage::Hello, disposition, what, Some(reply))
     }
 
-    async fn negotiate_starttls(
-        mut self,
-        server: &Server,
-        tls: &Tls,
-        observe: Observer<'_>,
-    ) -> Result<Self, Trouble> {
+    async fn negotiate_starttls(&mut self, server: &Server) -> Result<bool, Trouble> {
         let is_required = match server.stream_type {
-            StreamType::Plain | StreamType::Ssl => return Ok(self),
+            StreamType::Plain | StreamType::Ssl => return Ok(false),
             StreamType::Starttls => true,
             StreamType::Opportunistic => false,
         };
@@ -166,7 +240,7 @@ impl Session {
                     "the server does not offer STARTTLS, which smtpmail-stream-type requires";
                 return Err(self.trouble(Stage::StartTls, need_tls, what, None));
             }
-            return Ok(self);
+            return self.go_on_in_clear(None);
         }
         let reply = self.ask(Stage::StartTls, &Starttls.to_string()).await?;
         if !reply.is_completion() {
@@ -180,21 +254,28 @@ impl Session {
                 let what = "the server refused to start TLS";
                 return Err(self.trouble(Stage::StartTls, disposition, what, Some(reply)));
             }
-            return Ok(self);
+            return self.go_on_in_clear(Some(reply));
         }
-        self = self.encrypt(server, tls, observe).await?;
-        self.hello(server, observe).await?;
-        Ok(self)
+        Ok(true)
+    }
+
+    /// TLS was only a wish; but a server that had it before and has not now may have
+    /// somebody before it who takes it away.
+    fn go_on_in_clear(&self, refusal: Option<Reply>) -> Result<bool, Trouble> {
+        if !self.tls.offered_starttls {
+            return Ok(false);
+        }
+        let what = "ALARM: the server has offered STARTTLS before and does not now: somebody on \
+                    the way may suppress it to read along, so nothing was sent; if the server \
+                    has really given up TLS, set smtpmail-stream-type to `plain' or let M-x \
+                    rs-smtpmail-tls-forget forget what it offered";
+        let disposition = Disposition::NeedsUser(Need::Tls);
+        Err(self.trouble(Stage::StartTls, disposition, what, refusal))
     }
 
     /// Runs the TLS handshake. What the server sent before it is dropped, and if it
     /// sent anything after its 220, somebody else did (RFC 3207 section 6).
-    async fn encrypt(
-        mut self,
-        server: &Server,
-        tls: &Tls,
-        observe: Observer<'_>,
-    ) -> Result<Self, Trouble> {
+    async fn encrypt(mut self, server: &Server, observe: Observer<'_>) -> Result<Self, OpenError> {
         let limit = self.limits.of(Stage::Tls);
         let placeholder = Wire::new(Box::new(tokio::io::empty()), None);
         let wire = std::mem::replace(&mut self.wire, placeholder);
@@ -202,9 +283,11 @@ impl Session {
         if has_injected {
             let what = "text came before TLS where none may be: somebody tampers with the line";
             let disposition = Disposition::NeedsUser(Need::Tls);
-            return Err(self.trouble(Stage::StartTls, disposition, what, None));
+            let trouble = self.trouble(Stage::StartTls, disposition, what, None);
+            return Err(trouble.into());
         }
-        let started = tokio::time::timeout(limit, tls.start(&server.host, transport)).await;
+        let handshake = self.tls.start(&server.host, transport);
+        let started = tokio::time::timeout(limit, handshake).await;
         match started {
             Ok(Ok((transport, channel))) => {
                 self.wire = Wire::new(transport, trace);
@@ -216,12 +299,17 @@ impl Session {
             }
             Ok(Err(error)) => {
                 let disposition = match error {
-                    TlsError::Trust(_) => Disposition::NeedsUser(Need::Tls),
-                    TlsError::Handshake(_) => Disposition::Retry,
+                    TlsError::Rejected(_) | TlsError::Settings(_) => {
+                        Disposition::NeedsUser(Need::Tls)
+                    }
+                    TlsError::Incompatible(_) | TlsError::Handshake(_) => Disposition::Retry,
                 };
-                Err(self.trouble(Stage::Tls, disposition, &error.to_string(), None))
+                Err(OpenError {
+                    trouble: self.trouble(Stage::Tls, disposition, &error.to_string(), None),
+                    cause: Some(error),
+                })
             }
-            Err(_) => Err(self.broken(Stage::Tls, &WireError::TimedOut(limit))),
+            Err(_) => Err(self.broken(Stage::Tls, &WireError::TimedOut(limit)).into()),
         }
     }
 
@@ -231,7 +319,7 @@ impl Session {
     }
 
     /// Whether the line is encrypted.
-    pub(super) fn is_encrypted(&self) -> bool {
+    pub fn is_encrypted(&self) -> bool {
         self.channel.is_some()
     }
 
@@ -336,7 +424,14 @@ impl Session {
     }
 
     pub(super) fn broken(&self, stage: Stage, error: &WireError) -> Trouble {
-        self.trouble(stage, Disposition::Retry, &error.to_string(), None)
+        let refusal = match error {
+            WireError::Io(error) => self.tls.refused_certificate(error),
+            _ => None,
+        };
+        match refusal {
+            Some(what) => self.trouble(stage, Disposition::NeedsUser(Need::Tls), &what, None),
+            None => self.trouble(stage, Disposition::Retry, &error.to_string(), None),
+        }
     }
 
     pub(super) fn trouble(

@@ -28,6 +28,7 @@
 mod entry;
 pub mod fs;
 mod owners;
+mod starttls;
 mod survey;
 
 use std::fs::File;

@@ -1,58 +1,83 @@
-//! TLS: the platform's roots and the user's trust files, and errors in plain words.
+//! TLS: whom to trust, what to speak, who we are, and errors in plain words.
+//!
+//! - `roots`, `pins`, `verifier`: whether a server's certificate is accepted
+//! - `certificate`: what it says and what is wrong with it
+//! - `priority`, `policy`: GnuTLS priority strings, versions and cipher suites
+//! - `identity`: client certificates
+//! - `explain`, `hello`: why there is no TLS
+//! - `keeper`: all of this for each server, kept for resumption
 
-use std::path::PathBuf;
+mod certificate;
+mod explain;
+mod hello;
+mod identity;
+mod keeper;
+mod pins;
+mod policy;
+mod priority;
+mod roots;
+mod verifier;
+
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, ProtocolVersion};
-use rustls_platform_verifier::Verifier;
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 use tokio_rustls::TlsConnector;
 
+use crate::config::Server;
 use crate::smtp::Transport;
 
-/// Why there is no TLS, in words.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The server's certificate is not trusted, or the user's TLS settings can't be used.
-    #[error("{0}")]
-    Trust(String),
-    /// The handshake failed otherwise.
-    #[error("{0}")]
-    Handshake(String),
-}
+pub use certificate::{Certificate, Problem, Rejected};
+pub use explain::TlsError;
+pub use hello::Old;
+pub use identity::IdentityFiles;
+pub use keeper::Keeper;
+pub use pins::{Endpoint, Fingerprint, Pin, PinError};
+pub use policy::{Policy, PolicyError};
 
-/// Starts TLS on connections; keeps sessions for resumption.
+/// Starts TLS on connections to one server; keeps sessions for resumption.
 #[derive(Clone)]
 pub struct Tls {
     connector: TlsConnector,
+    identity: Arc<identity::Identity>,
+    policy: Arc<Policy>,
+    /// Whether this server has offered STARTTLS before: without it nothing is sent now.
+    pub offered_starttls: bool,
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3, trusting the platform's roots and the certificates in
-    /// `trust_files` (PEM; one that does not exist is passed over, for
-    /// `gnutls-trustfiles` lists the places of many systems).
-    pub fn new(trust_files: &[PathBuf]) -> Result<Self, TlsError> {
-        let mut extra_roots = Vec::new();
-        for path in trust_files.iter().filter(|path| path.exists()) {
-            let unusable =
-                |error| TlsError::Trust(format!("trust file {}: {error:?}", path.display()));
-            for certificate in CertificateDer::pem_file_iter(path).map_err(unusable)? {
-                extra_roots.push(certificate.map_err(unusable)?);
-            }
-        }
-        let unusable = |error: rustls::Error| TlsError::Trust(format!("no trusted roots: {error}"));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            Verifier::new_with_extra_roots(extra_roots, provider.clone()).map_err(unusable)?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .dangerous() // it is the platform's own verifier
+    fn new(
+        server: &Server,
+        roots: Arc<roots::Roots>,
+        policy: Policy,
+        pinned: Vec<Fingerprint>,
+        identity: Option<&IdentityFiles>,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(policy.provider.clone());
+        let identity = Arc::new(identity::Identity::load(identity, &provider)?);
+        let verifier = verifier::Verifier {
+            roots,
+            host: server.host.clone(),
+            endpoint: Endpoint::of(server).to_string(),
+            pinned,
+            schemes: policy.signatures.clone(),
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&policy.versions)
+            .map_err(|error| TlsError::Settings(error.to_string()))?
+            .dangerous() // it refuses whatever the platform's own verifier does, but for pins
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_client_cert_resolver(Arc::clone(&identity) as _);
+        if policy.without_resumption {
+            config.resumption = Resumption::disabled();
+        }
         Ok(Tls {
             connector: TlsConnector::from(Arc::new(config)),
+            identity,
+            policy: Arc::new(policy),
+            offered_starttls: false,
         })
     }
 
@@ -62,18 +87,37 @@ impl Tls {
         host: &str,
         transport: Box<dyn Transport>,
     ) -> Result<(Box<dyn Transport>, Channel), TlsError> {
-        let bare = host.trim_matches(['[', ']']);
-        let name = idna::domain_to_ascii(bare).unwrap_or_else(|_| bare.to_owned());
-        let name = ServerName::try_from(name)
-            .map_err(|_| TlsError::Trust(format!("no certificate can be for {host:?}")))?;
+        let name = ServerName::try_from(ascii(host))
+            .map_err(|_| TlsError::Settings(format!("no certificate can be for {host:?}")))?;
         match self.connector.connect(name, transport).await {
             Ok(stream) => {
                 let channel = Channel::of(stream.get_ref().1);
                 Ok((Box::new(stream), channel))
             }
-            Err(error) => Err(explain(host, &error)),
+            Err(error) => Err(self.explain(&error)),
         }
     }
+
+    /// What the server makes of an old client, on a connection that ends with that.
+    pub async fn probe(
+        &self,
+        host: &str,
+        transport: Box<dyn Transport>,
+        limit: Duration,
+    ) -> Option<Old> {
+        hello::probe(&ascii(host), transport, limit).await
+    }
+
+    /// Whether the server has asked for a client certificate, and there was none.
+    pub fn lacks_identity(&self) -> bool {
+        self.identity.was_asked() && !self.identity.is_there()
+    }
+}
+
+/// A host name or address as it is in certificates.
+fn ascii(host: &str) -> String {
+    let bare = host.trim_matches(['[', ']']);
+    idna::domain_to_ascii(bare).unwrap_or_else(|_| bare.to_owned())
 }
 
 /// What is known of an encrypted line.
@@ -99,7 +143,7 @@ impl Channel {
         let certificate = connection
             .peer_certificates()
             .and_then(|chain| chain.first())
-            .and_then(|certificate| describe(certificate))
+            .and_then(describe)
             .unwrap_or_else(|| "a certificate".to_owned());
         let exporter = connection
             .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""))
@@ -113,62 +157,9 @@ impl Channel {
 }
 
 fn describe(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let certificate = Certificate::read(certificate)?;
     Some(format!(
-        "certificate of {}, issued by {}, valid until {}",
-        certificate.subject(),
-        certificate.issuer(),
-        certificate.validity().not_after
+        "certificate of {}, issued by {}, valid until {}, SHA-256 of its key {}",
+        certificate.subject, certificate.issuer, certificate.not_after, certificate.key
     ))
-}
-
-fn explain(host: &str, error: &std::io::Error) -> TlsError {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(reason)) => {
-            TlsError::Trust(explain_certificate(host, reason))
-        }
-        Some(rustls::Error::AlertReceived(
-            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure,
-        ))
-        | Some(rustls::Error::PeerIncompatible(_)) => TlsError::Handshake(format!(
-            "the server offers no TLS version and cipher in common with us (TLS 1.2 or 1.3 with \
-             forward secrecy): {error}"
-        )),
-        Some(rustls::Error::InvalidMessage(_)) => TlsError::Handshake(format!(
-            "the server does not speak TLS on this port; is the stream type right? ({error})"
-        )),
-        Some(_) => TlsError::Handshake(error.to_string()),
-        None => TlsError::Handshake(format!("the connection broke ({error})")),
-    }
-}
-
-fn explain_certificate(host: &str, reason: &CertificateError) -> String {
-    match reason {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "the server's certificate has expired".to_owned()
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "the server's certificate is not valid yet; is this machine's clock right?".to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("the server's certificate is not for {host}")
-        }
-        CertificateError::Revoked => "the server's certificate is revoked".to_owned(),
-        // The others come of a trusted root that has the issuer's name, but is not the issuer.
-        CertificateError::UnknownIssuer
-        | CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the server's certificate is signed by nobody this machine trusts (add it, or its \
-             issuer, to gnutls-trustfiles if you do)"
-                .to_owned()
-        }
-        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "the server's certificate is self-signed (add it to gnutls-trustfiles if you trust it)"
-                .to_owned()
-        }
-        other => format!("the server's certificate is not acceptable: {other}"),
-    }
 }
