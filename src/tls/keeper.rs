@@ -20,11 +20,14 @@ struct Basis {
     identity_dates: Dated,
 }
 
+/// Trust files and revocation lists.
+type RootFiles = (Dated, Dated);
+
 /// What is known of servers' TLS in this process.
 #[derive(Default)]
 pub struct Keeper {
     /// The last ones, and the files they were read from.
-    roots: RefCell<Option<((Dated, Dated), Arc<Roots>)>>,
+    roots: RefCell<Option<(RootFiles, Arc<Roots>)>>,
     kept: RefCell<HashMap<Endpoint, (Basis, Tls)>>,
     /// Keys the user trusts for this session.
     trusted: RefCell<HashMap<Endpoint, Vec<Fingerprint>>>,

@@ -10,8 +10,10 @@ use rs_smtpmail::address::Path;
 use rs_smtpmail::config::{Port, Server, Settings, StreamType};
 use rs_smtpmail::engine::Engine;
 use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
+use rs_smtpmail::tls::{IdentityFiles, Rejected};
 use tempfile::TempDir;
 
 use crate::server;
@@ -20,6 +22,14 @@ pub struct Client {
     pub engine: Engine,
     /// Other clients may share it.
     pub directory: Arc<TempDir>,
+    /// Whether certificates that are asked about are trusted.
+    pub trusts: bool,
+    /// The certificates asked about.
+    pub asked: Vec<Rejected>,
+    /// What is shown to servers that want a client certificate.
+    pub identity: Option<IdentityFiles>,
+    /// What was said of the priority string.
+    pub warnings: Vec<String>,
     wake: PipeReader,
     seen: Vec<Event>,
 }
@@ -51,6 +61,10 @@ impl Client {
         Client {
             engine,
             directory,
+            trusts: false,
+            asked: Vec::new(),
+            identity: None,
+            warnings: Vec::new(),
             wake,
             seen: Vec::new(),
         }
@@ -124,21 +138,41 @@ impl Client {
         ready == 1 && self.wake.read(&mut [0; 16]).unwrap() > 0
     }
 
-    /// The next outcome; other events fail the test.
+    /// The next outcome; questions about TLS are answered, other events fail the test.
     pub fn outcome(&mut self) -> Seen {
-        match self.next_event() {
-            Event::Outcome {
-                kind,
-                entry,
-                error,
-                reply,
-            } => Seen {
-                kind,
-                entry: *entry,
-                error: error.unwrap_or_default(),
-                reply: reply.unwrap_or_default(),
-            },
-            other => panic!("not an outcome: {other:?}"),
+        loop {
+            let (request, answer) = match self.next_event() {
+                Event::Outcome {
+                    kind,
+                    entry,
+                    error,
+                    reply,
+                } => {
+                    return Seen {
+                        kind,
+                        entry: *entry,
+                        error: error.unwrap_or_default(),
+                        reply: reply.unwrap_or_default(),
+                    };
+                }
+                Event::Certificate {
+                    request, rejected, ..
+                } => {
+                    self.asked.push(*rejected);
+                    let no = Answer::Nothing;
+                    (request, if self.trusts { Answer::Trusted } else { no })
+                }
+                Event::ClientCertificate { request, .. } => {
+                    let files = self.identity.clone();
+                    (request, files.map_or(Answer::Nothing, Answer::Identity))
+                }
+                Event::Problem(text) if text.starts_with("gnutls-algorithm-priority") => {
+                    self.warnings.push(text);
+                    continue;
+                }
+                other => panic!("not an outcome: {other:?}"),
+            };
+            assert!(self.engine.answer(request, answer));
         }
     }
 

@@ -1,0 +1,598 @@
+//! TLS situations against real servers: what happens, and what the user reads. With
+//! `--nocapture` it prints the table.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "server/mod.rs"]
+mod server;
+mod tls;
+
+use std::path::Path;
+
+use common::{Client, MESSAGE, target};
+use rs_smtpmail::config::{Settings, StreamType, TlsSettings};
+use rs_smtpmail::events;
+use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tls::{Authority, Kind, Leaf, Stunnel, is_missing, revocation_list};
+
+/// What the user does, or has done.
+#[derive(Default)]
+struct User {
+    settings: Settings,
+    trusts: bool,
+    identity: Option<IdentityFiles>,
+}
+
+/// The servers' side: everything the rows share.
+struct World {
+    directory: tempfile::TempDir,
+    mail: server::Server,
+    root: Authority,
+    serial: std::cell::Cell<u64>,
+    rows: std::cell::RefCell<Vec<[String; 3]>>,
+}
+
+/// What one situation came to.
+struct Seen {
+    kind: events::Kind,
+    /// With fingerprints and the port replaced by words.
+    text: String,
+    questions: usize,
+    warnings: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            directory: tempfile::tempdir().unwrap(),
+            mail: server::Server::start(server::Options::default()),
+            root: Authority::new("Test root"),
+            serial: std::cell::Cell::new(1),
+            rows: std::cell::RefCell::default(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn leaf(&self, kind: Kind) -> Leaf {
+        self.leaf_of(&self.root, kind)
+    }
+
+    fn leaf_of(&self, authority: &Authority, kind: Kind) -> Leaf {
+        self.serial.set(self.serial.get() + 1);
+        authority.leaf(self.path(), kind, self.serial.get())
+    }
+
+    /// Trusts the root.
+    fn settings(&self) -> Settings {
+        Settings {
+            trust_files: vec![self.root.file(self.path())],
+            ..Settings::default()
+        }
+    }
+
+    fn trusting(&self) -> User {
+        User {
+            settings: self.settings(),
+            ..User::default()
+        }
+    }
+
+    fn with_priority(&self, priority: &str) -> User {
+        let mut user = self.trusting();
+        user.settings.tls.priority = Some(priority.to_owned());
+        user
+    }
+
+    fn meet(&self, what: &str, leaf: &Leaf, options: &str, user: User) -> Seen {
+        self.meet_by(what, leaf, options, StreamType::Ssl, |_| user)
+    }
+
+    /// Sends a message by a server of its own; makes a row of what happens.
+    fn meet_by(
+        &self,
+        what: &str,
+        leaf: &Leaf,
+        options: &str,
+        stream_type: StreamType,
+        user: impl FnOnce(u16) -> User,
+    ) -> Seen {
+        let stunnel = Stunnel::start(self.path(), leaf, self.mail.port(), options);
+        self.send(what, stunnel.port, stream_type, user(stunnel.port))
+    }
+
+    fn send(&self, what: &str, port: u16, stream_type: StreamType, user: User) -> Seen {
+        let mut client = Client::new(user.settings);
+        client.trusts = user.trusts;
+        client.identity = user.identity;
+        let to = target(port, stream_type);
+        let seen = client.try_to_send(&to, &["you@example.com"], MESSAGE);
+        let (_, text) = seen.error.split_once(", ").unwrap_or_default();
+        let text = generic(text, port);
+        let warnings = client.warnings.join("; ");
+        self.rows.borrow_mut().push([
+            what.to_owned(),
+            format!("{:?}, {} question(s)", seen.kind, client.asked.len()),
+            format!("{text}{warnings}"),
+        ]);
+        Seen {
+            kind: seen.kind,
+            text,
+            questions: client.asked.len(),
+            warnings: std::mem::take(&mut client.warnings),
+        }
+    }
+}
+
+/// Replaces what differs from run to run.
+fn generic(text: &str, port: u16) -> String {
+    let mut words = Vec::new();
+    for word in text.replace(&format!(":{port}"), ":PORT").split(' ') {
+        let bare: String = word.chars().filter(char::is_ascii_hexdigit).collect();
+        let is_fingerprint = word.matches(':').count() == 31 && bare.len() >= 64;
+        let ends: String = word
+            .chars()
+            .filter(|c| !c.is_ascii_hexdigit() && *c != ':')
+            .collect();
+        words.push(match (is_fingerprint, word.starts_with('"')) {
+            (true, true) => format!("\"KEY{}", &ends[1..]),
+            (true, false) => format!("KEY{ends}"),
+            _ => word.to_owned(),
+        });
+    }
+    words.join(" ")
+}
+
+fn key_of(leaf: &Leaf) -> String {
+    let der = CertificateDer::from_pem_file(&leaf.certificate).unwrap();
+    Certificate::read(&der).unwrap().key.to_string()
+}
+
+impl Seen {
+    #[track_caller]
+    fn is_sent(&self) {
+        assert_eq!((self.kind, self.text.as_str()), (events::Kind::Sent, ""));
+    }
+
+    #[track_caller]
+    fn needs_user(&self, text: &str) {
+        let need = events::Kind::NeedsUser(rs_smtpmail::spool::Need::Tls);
+        assert_eq!((self.kind, self.text.as_str()), (need, text));
+    }
+
+    /// A certificate that the user was asked about, and did not trust.
+    #[track_caller]
+    fn asks(&self, reasons: &str, details: &str) {
+        self.needs_user(&format!(
+            "TLS handshake: {reasons} [{details}, SHA-256 of the certificate KEY, of its key KEY]; \
+             {ADVICE}"
+        ));
+        assert_eq!(self.questions, 1);
+    }
+
+    /// A certificate that can't be trusted even by the user.
+    #[track_caller]
+    fn is_refused(&self, reasons: &str, details: &str) {
+        self.needs_user(&format!(
+            "TLS handshake: {reasons} [{details}, SHA-256 of the certificate KEY, of its key KEY]; \
+             it can't be used: the server must get a new one"
+        ));
+        assert_eq!(self.questions, 0);
+    }
+}
+
+const ADVICE: &str = "if you know that it is right, trust this key by (setf (alist-get \
+    \"127.0.0.1:PORT\" rs-smtpmail-tls-pins nil nil #'equal) \"KEY\"), or add its issuer to \
+    gnutls-trustfiles";
+const DETAILS: &str = "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2049-01-01";
+const SELF_SIGNED: &str = "the server's certificate is self-signed, so nobody vouches for it";
+const SELF_DETAILS: &str =
+    "subject CN=localhost, issuer CN=localhost, valid 2001-01-01 to 2049-01-01";
+const UNKNOWN: &str = "the server's certificate is signed by nobody this machine trusts, or the \
+    server leaves out a certificate between";
+const OLD: &str = "which is no longer safe and which this package does not speak; whoever runs \
+    the server must allow TLS 1.2 or 1.3 with ECDHE";
+const NO_IDENTITY: &str = "the server wants a client certificate, and there is none to show; \
+    name its PEM files in the server's entry of auth-sources: key FILE cert FILE";
+
+fn what_is_spoken(world: &World) {
+    let good = world.leaf(Kind::Good);
+    let rsa = world.leaf(Kind::Rsa(2048));
+    let meet =
+        |what: &str, leaf: &Leaf, options: &str, user: User| world.meet(what, leaf, options, user);
+    meet(
+        "TLS 1.2 only",
+        &good,
+        "sslVersion = TLSv1.2",
+        world.trusting(),
+    )
+    .is_sent();
+    meet(
+        "TLS 1.3 only",
+        &good,
+        "sslVersion = TLSv1.3",
+        world.trusting(),
+    )
+    .is_sent();
+    let weak = "ciphers = ALL:@SECLEVEL=0";
+    for (version, name) in [("TLSv1", "TLS 1.0"), ("TLSv1.1", "TLS 1.1")] {
+        let options = format!("sslVersion = {version}\n{weak}");
+        let what = format!("{name} only");
+        meet(&what, &rsa, &options, world.trusting()).needs_user(&format!(
+            "TLS handshake: the server only speaks {name}, {OLD}"
+        ));
+    }
+    for (ciphers, what) in [
+        ("AES128-SHA:AES256-GCM-SHA384", "RSA key exchange"),
+        (
+            "DHE-RSA-AES256-SHA",
+            "finite-field Diffie-Hellman key exchange",
+        ),
+        ("ECDHE-RSA-AES256-SHA", "CBC ciphers"),
+    ] {
+        let options = format!("sslVersion = TLSv1.2\nciphers = {ciphers}:@SECLEVEL=0");
+        meet(&format!("{what} only"), &rsa, &options, world.trusting()).needs_user(&format!(
+            "TLS handshake: the server only speaks TLS 1.2 with {what}, {OLD}"
+        ));
+    }
+    world
+        .meet_by(
+            "TLS 1.0 only, by STARTTLS",
+            &rsa,
+            &format!("protocol = smtp\nsslVersion = TLSv1\n{weak}"),
+            StreamType::Starttls,
+            |_| world.trusting(),
+        )
+        .needs_user(&format!(
+            "TLS handshake: the server only speaks TLS 1.0, {OLD}"
+        ));
+    world
+        .send(
+            "no TLS on a port for TLS",
+            world.mail.port(),
+            StreamType::Ssl,
+            world.trusting(),
+        )
+        .text
+        .strip_prefix(
+            "TLS handshake: the server does not speak TLS on this port; is the stream type right?",
+        )
+        .unwrap();
+}
+
+fn what_the_priority_string_says(world: &World) {
+    let good = world.leaf(Kind::Good);
+    let meet = |what: &str, options: &str, priority: &str| {
+        let user = world.with_priority(priority);
+        world.meet(
+            &format!("{what}, priority {priority}"),
+            &good,
+            options,
+            user,
+        )
+    };
+    meet("TLS 1.2 only", "sslVersion = TLSv1.2", "PFS:%COMPAT").is_sent();
+    let without = "NORMAL:-VERS-TLS1.2";
+    meet("TLS 1.2 only", "sslVersion = TLSv1.2", without).needs_user(
+        "TLS handshake: the server only speaks TLS 1.2: gnutls-algorithm-priority \
+         \"NORMAL:-VERS-TLS1.2\" allows TLS 1.3 here",
+    );
+    let without = "NORMAL:-VERS-TLS1.3";
+    meet("TLS 1.3 only", "sslVersion = TLSv1.3", without).needs_user(
+        "TLS handshake: the server does not speak TLS 1.2 or older, or with nothing that is \
+         allowed: gnutls-algorithm-priority \"NORMAL:-VERS-TLS1.3\" allows TLS 1.2 here",
+    );
+    let rsa = world.leaf(Kind::Rsa(2048));
+    let priority = "NORMAL:-VERS-TLS1.3:-ECDHE-RSA";
+    let user = world.with_priority(priority);
+    world
+        .meet("RSA, priority without ECDHE-RSA", &rsa, "", user)
+        .needs_user(
+            "TLS handshake: the server speaks TLS 1.2, but with nothing that is allowed: \
+             gnutls-algorithm-priority \"NORMAL:-VERS-TLS1.3:-ECDHE-RSA\" allows TLS 1.2 here",
+        );
+    let asks_for_more = meet("any", "", "NORMAL:+VERS-SSL3.0:+3DES-CBC");
+    asks_for_more.is_sent();
+    assert_eq!(
+        asks_for_more.warnings,
+        [
+            "gnutls-algorithm-priority \"NORMAL:+VERS-SSL3.0:+3DES-CBC\" can't be obeyed in \
+             everything: +VERS-SSL3.0 (not supported here), +3DES-CBC (not supported here)"
+        ]
+    );
+    meet("any", "", "NORMAL:-VERS-ALL:+VERS-TLS1.1").needs_user(
+        "TLS handshake: gnutls-algorithm-priority \"NORMAL:-VERS-ALL:+VERS-TLS1.1\" leaves no TLS \
+         version; this package speaks TLS 1.2 and 1.3 with ECDHE, AES-GCM and CHACHA20-POLY1305",
+    );
+}
+
+fn who_vouches_for_it(world: &World) {
+    for (kind, reason, details) in [
+        (
+            Kind::WrongHost,
+            "the server's certificate is not for 127.0.0.1 but for mail.wrong.example",
+            "subject CN=mail.wrong.example, issuer CN=Test root, valid 2001-01-01 to 2049-01-01",
+        ),
+        (
+            Kind::Expired,
+            "the server's certificate has expired (its last day: 2002-01-01)",
+            "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2002-01-01",
+        ),
+        (
+            Kind::NotYetValid,
+            "the server's certificate is not valid yet (its first day: 2048-01-01; is this \
+             machine's clock right?)",
+            "subject CN=localhost, issuer CN=Test root, valid 2048-01-01 to 2049-01-01",
+        ),
+        (Kind::SelfSigned, SELF_SIGNED, SELF_DETAILS),
+    ] {
+        let what = format!("{kind:?}; the user says never");
+        let leaf = world.leaf(kind);
+        world
+            .meet(&what, &leaf, "", world.trusting())
+            .asks(reason, details);
+    }
+    let self_signed = world.leaf(Kind::SelfSigned);
+    let starttls = |stream_type| {
+        let what = format!("SelfSigned, by STARTTLS, stream type {stream_type:?}; never");
+        world.meet_by(&what, &self_signed, "protocol = smtp", stream_type, |_| {
+            world.trusting()
+        })
+    };
+    starttls(StreamType::Starttls).asks(SELF_SIGNED, SELF_DETAILS);
+    starttls(StreamType::Opportunistic).asks(SELF_SIGNED, SELF_DETAILS);
+
+    let user = User {
+        trusts: true,
+        ..world.trusting()
+    };
+    let seen = world.meet(
+        "SelfSigned; the user says this session",
+        &self_signed,
+        "",
+        user,
+    );
+    seen.is_sent();
+    assert_eq!(seen.questions, 1);
+
+    let mut user = world.trusting();
+    user.settings
+        .trust_files
+        .push(self_signed.certificate.clone());
+    let seen = world.meet("SelfSigned, in gnutls-trustfiles", &self_signed, "", user);
+    seen.is_sent();
+    assert_eq!(seen.questions, 0);
+
+    let other = Authority::new("Somebody");
+    let leaf = world.leaf_of(&other, Kind::Good);
+    world
+        .meet(
+            "of an unknown authority; never",
+            &leaf,
+            "",
+            world.trusting(),
+        )
+        .asks(UNKNOWN, &DETAILS.replace("Test root", "Somebody"));
+
+    let between = world.root.below("Test intermediate");
+    let leaf = world.leaf_of(&between, Kind::Good);
+    let details = DETAILS.replace("Test root", "Test intermediate");
+    world
+        .meet(
+            "the intermediate is missing; never",
+            &leaf,
+            "",
+            world.trusting(),
+        )
+        .asks(UNKNOWN, &details);
+    let chain = std::fs::read_to_string(&leaf.certificate).unwrap() + &between.pem;
+    std::fs::write(&leaf.certificate, chain).unwrap();
+    world
+        .meet("the intermediate is there", &leaf, "", world.trusting())
+        .is_sent();
+
+    let weak = world.leaf(Kind::Rsa(1024));
+    let seen = world.meet(
+        "RSA of 1024 bits",
+        &weak,
+        "ciphers = ALL:@SECLEVEL=0",
+        world.trusting(),
+    );
+    seen.is_refused(
+        "the server's key is too short: RSA of 1024 bits, where 2048 are the least",
+        &dates(&weak),
+    );
+    let sha1 = world.leaf(Kind::Sha1);
+    let options = "ciphers = ALL:@SECLEVEL=0";
+    let seen = world.meet("signed with SHA-1; never", &sha1, options, world.trusting());
+    seen.asks(
+        "the server's certificate is signed with an algorithm that is no longer safe, such as SHA-1",
+        &dates(&sha1),
+    );
+}
+
+/// As openssl has dated it, from today.
+fn dates(leaf: &Leaf) -> String {
+    let der = CertificateDer::from_pem_file(&leaf.certificate).unwrap();
+    let read = Certificate::read(&der).unwrap();
+    format!(
+        "subject CN=localhost, issuer CN=Test root, valid {} to {}",
+        read.not_before, read.not_after
+    )
+}
+
+fn who_is_revoked(world: &World) {
+    let list = world.path().join("list.pem");
+    let leaf = world.leaf(Kind::Good);
+    let mut user = world.trusting();
+    revocation_list(&world.root, &[leaf.serial], &list);
+    user.settings.tls.crl_files = vec![list.clone()];
+    world.meet("revoked, in gnutls-crlfiles", &leaf, "", user).is_refused(
+        "the server's certificate is revoked: its issuer says that it must not be trusted any more",
+        DETAILS,
+    );
+    let mut user = world.trusting();
+    user.settings.tls.crl_files = vec![list.clone()];
+    let pinned = |port: u16| {
+        let endpoint = format!("127.0.0.1:{port}");
+        user.settings.tls.pins = vec![Pin::parse(&endpoint, &[key_of(&leaf)]).unwrap()];
+        user
+    };
+    let seen = world.meet_by("revoked, and pinned", &leaf, "", StreamType::Ssl, pinned);
+    seen.is_refused(
+        "the server's certificate is revoked: its issuer says that it must not be trusted any more",
+        DETAILS,
+    );
+    let mut user = world.trusting();
+    user.settings.tls.crl_files = vec![list.clone()];
+    let another = world.leaf(Kind::Good);
+    world
+        .meet("another one is revoked", &another, "", user)
+        .is_sent();
+    let mut user = world.with_priority("NORMAL:%VERIFY_DISABLE_CRL_CHECKS");
+    user.settings.tls.crl_files = vec![list];
+    let what = "revoked, but %VERIFY_DISABLE_CRL_CHECKS";
+    world.meet(what, &leaf, "", user).is_sent();
+}
+
+fn what_is_pinned(world: &World) {
+    let pinning = |leaf: &Leaf, trusts: bool| {
+        let key = key_of(leaf);
+        let mut settings = world.settings();
+        move |port: u16| {
+            let endpoint = format!("127.0.0.1:{port}");
+            settings.tls = TlsSettings {
+                pins: vec![Pin::parse(&endpoint, &[key]).unwrap()],
+                ..TlsSettings::default()
+            };
+            User {
+                settings,
+                trusts,
+                ..User::default()
+            }
+        }
+    };
+    let meet = |what: &str, leaf: &Leaf, pinned: &Leaf, trusts| {
+        let user = pinning(pinned, trusts);
+        world.meet_by(what, leaf, "", StreamType::Ssl, user)
+    };
+    let expired = world.leaf(Kind::Expired);
+    let seen = meet("expired, and pinned", &expired, &expired, false);
+    seen.is_sent();
+    assert_eq!(seen.questions, 0);
+    let wrong = world.leaf(Kind::WrongHost);
+    meet("WrongHost, and pinned", &wrong, &wrong, false).is_sent();
+
+    let good = world.leaf(Kind::Good);
+    let alarm = "ALARM: the server's key is not the one you have pinned: either it was given a new \
+                 one, or somebody else answers in its place";
+    let seen = meet(
+        "a good one, but another key is pinned; never",
+        &good,
+        &expired,
+        false,
+    );
+    seen.needs_user(&format!(
+        "TLS handshake: {alarm} [{DETAILS}, SHA-256 of the certificate KEY, of its key KEY]; only \
+         if you know for certain that the new key is right: (setf (alist-get \"127.0.0.1:PORT\" \
+         rs-smtpmail-tls-pins nil nil #'equal) \"KEY\")"
+    ));
+    assert_eq!(seen.questions, 1);
+    let seen = meet(
+        "the same; the user trusts the new one",
+        &good,
+        &expired,
+        true,
+    );
+    seen.is_sent();
+    assert_eq!(seen.questions, 1);
+}
+
+fn who_we_are(world: &World) {
+    let good = world.leaf(Kind::Good);
+    let files = |leaf: &Leaf| {
+        Some(IdentityFiles {
+            key: leaf.key.clone(),
+            certificate: leaf.certificate.clone(),
+        })
+    };
+    let ours = files(&world.leaf(Kind::Client));
+    let foreign = files(&world.leaf_of(&Authority::new("Somebody"), Kind::Client));
+    let ca = format!("CAfile = {}", world.root.file(world.path()).display());
+    for (version, missing, refused) in [
+        ("TLSv1.3", "CertificateRequired", "UnknownCA"),
+        ("TLSv1.2", "HandshakeFailure", "UnknownCA"),
+    ] {
+        let options = format!("requireCert = yes\nverifyChain = yes\n{ca}\nsslVersion = {version}");
+        let meet = |what: &str, identity: &Option<IdentityFiles>| {
+            let user = User {
+                identity: identity.clone(),
+                ..world.trusting()
+            };
+            let what = format!("a client certificate is required ({version}), {what}");
+            world.meet(&what, &good, &options, user)
+        };
+        meet("and given", &ours).is_sent();
+        let at = if version == "TLSv1.3" {
+            "greeting"
+        } else {
+            "TLS handshake"
+        };
+        meet("and missing", &None).needs_user(&format!("{at}: {NO_IDENTITY} ({missing})"));
+        meet("and of an unknown authority", &foreign).needs_user(&format!(
+            "{at}: the server does not accept our client certificate ({refused})"
+        ));
+    }
+    let unreadable = Some(IdentityFiles {
+        key: good.key.clone(),
+        certificate: world.path().join("no-such-file"),
+    });
+    let options = format!("requireCert = yes\nverifyChain = yes\n{ca}");
+    let user = User {
+        identity: unreadable,
+        ..world.trusting()
+    };
+    let seen = world.meet(
+        "a client certificate that is not there",
+        &good,
+        &options,
+        user,
+    );
+    assert!(
+        seen.text.starts_with("TLS handshake: client certificate "),
+        "{}",
+        seen.text
+    );
+    let options = format!("protocol = smtp\nrequireCert = yes\nverifyChain = yes\n{ca}");
+    let what = "a client certificate is required and given, by STARTTLS";
+    let user = |_| User {
+        identity: ours,
+        ..world.trusting()
+    };
+    world
+        .meet_by(what, &good, &options, StreamType::Starttls, user)
+        .is_sent();
+}
+
+#[test]
+fn each_situation_is_told_in_words_of_its_own() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    what_is_spoken(&world);
+    what_the_priority_string_says(&world);
+    who_vouches_for_it(&world);
+    who_is_revoked(&world);
+    what_is_pinned(&world);
+    who_we_are(&world);
+    let rows = world.rows.borrow();
+    for (number, [what, happened, text]) in rows.iter().enumerate() {
+        println!("{:2}  {what}\n    {happened}\n    {text}", number + 1);
+    }
+    assert!(rows.len() >= 40, "{}", rows.len());
+}
