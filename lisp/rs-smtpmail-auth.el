@@ -14,6 +14,7 @@
 (require 'auth-source)
 (require 'gnutls)
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-tls)
 
 (defvar epg-pinentry-mode)
 (defvar smtpmail-auth-supported)
@@ -50,6 +51,9 @@ It names them by their place in this list, which only ever grows.")
   (list :auth-sources (mapcar #'rs-smtpmail--auth-source
                               (rs-smtpmail--all-auth-sources))
         :trust-files (rs-smtpmail--trust-files)
+        :crl-files (mapcar #'expand-file-name (gnutls-crlfiles))
+        :tls-priority gnutls-algorithm-priority
+        :tls-pins (rs-smtpmail--tls-pins)
         :cleartext-auth-hosts rs-smtpmail-allow-cleartext-auth
         :max-connections rs-smtpmail-max-connections
         :idle-timeout rs-smtpmail-idle-timeout

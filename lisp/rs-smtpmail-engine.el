@@ -14,6 +14,7 @@
 
 (require 'rs-smtpmail)
 (require 'rs-smtpmail-auth)
+(require 'rs-smtpmail-tls)
 (require 'rs-smtpmail-watch)
 (eval-when-compile (require 'cl-lib))
 
@@ -138,6 +139,8 @@ This is for `rs-smtp-send'."
     ('credentials (rs-smtpmail--answer-credentials event))
     ('credentials-accepted (rs-smtpmail--save-credentials event))
     ('passphrase (rs-smtpmail--answer-passphrase event))
+    ('certificate (rs-smtpmail--answer-certificate event))
+    ('client-certificate (rs-smtpmail--answer-client-certificate event))
     ('trace (rs-smtpmail--show-trace event))
     ('progress (rs-smtpmail--show-progress event))
     ('check (rs-smtpmail--show-check event))

@@ -220,6 +220,21 @@ This machine may always."
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
+(defcustom rs-smtpmail-tls-pins nil
+  "Keys of servers that are trusted whatever their certificates say.
+An alist from \"HOST:PORT\" to the SHA-256 fingerprint of the server's
+public key (64 hexadecimal digits, with or without colons), or a list of
+fingerprints, such as the present key's and the next one's.  A server that
+is named here and has another key is not trusted, even if its certificate
+is valid: you are asked, with an alarm.  Answering \"always\" about a
+certificate adds to this list."
+  :type '(alist :key-type (string :tag "Host:port")
+                :value-type (choice (string :tag "Fingerprint")
+                                    (repeat (string :tag "Fingerprint"))))
+  :risky t
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
 (defcustom rs-smtpmail-proxy nil
   "SOCKS5 proxy for all connections, as \"host:port\", or nil for none.
 The proxy looks host names up."
@@ -540,6 +555,8 @@ otherwise."
   "Take back a message that has not been sent yet, and edit it." t)
 (autoload 'rs-smtpmail-check-server "rs-smtpmail-watch"
   "Check whether mail could be sent to SERVER, and show each step." t)
+(autoload 'rs-smtpmail-tls-forget "rs-smtpmail-tls"
+  "Forget what was learnt of the TLS of SERVER." t)
 (autoload 'rs-smtpmail-request-dsn "rs-smtpmail-watch"
   "Ask for a notification when the mail in this buffer has been delivered." t)
 (autoload 'rs-smtpmail-add-account "rs-smtpmail-add-account"
