@@ -74,7 +74,7 @@
      (t (rs-smtpmail--when-user-is-there #'rs-smtpmail--ask-certificate event)))))
 
 (defun rs-smtpmail--verify-error-p (host problems)
-  "Whether `gnutls-verify-error' makes one of PROBLEMS an error for HOST.
+  "Whether one of PROBLEMS is an error for HOST by `gnutls-verify-error'.
 A changed key is none of its business."
   (let ((flags (if (consp gnutls-verify-error)
                    (flatten-tree
@@ -146,7 +146,7 @@ It must be for that server and key, and for all that is wrong."
         (kill-buffer buffer)))))
 
 (defun rs-smtpmail--insert-certificate (event)
-  "Insert what the certificate of EVENT says, and what is wrong with it."
+  "Insert the certificate of EVENT, as text, and what is wrong with it."
   (insert (propertize (format "Mail to %s waits, for:\n\n"
                               (plist-get event :endpoint))
                       'face 'bold))

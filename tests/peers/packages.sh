@@ -13,7 +13,7 @@ set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 build='gcc libc6-dev pkg-config libgpgme-dev emacs-nox'
-test='postfix dovecot-core openssl msmtp curl gnupg emacs-el elpa-package-lint'
+test='postfix dovecot-core openssl stunnel4 gnutls-bin msmtp curl gnupg emacs-el elpa-package-lint'
 
 case ${1-} in
 build)
@@ -24,9 +24,9 @@ build)
     ;;
 test)
     packages=$test
-    others='dnf install postfix dovecot openssl msmtp curl gnupg2
-    pacman -S postfix dovecot openssl msmtp curl gnupg
-    brew install dovecot openssl msmtp curl gnupg     (Postfix comes with macOS)
+    others='dnf install postfix dovecot openssl stunnel gnutls-utils msmtp curl gnupg2
+    pacman -S postfix dovecot openssl stunnel gnutls msmtp curl gnupg
+    brew install dovecot openssl stunnel gnutls msmtp curl gnupg     (Postfix comes with macOS)
 and the Emacs package package-lint'
     ;;
 list)
@@ -49,6 +49,7 @@ is_there() {
     emacs-nox) command -v "${EMACS:-emacs}" ;;
     dovecot-core) command -v dovecot ;;
     gnupg) command -v gpg ;;
+    gnutls-bin) command -v gnutls-cli ;;
     # check-declare looks functions up in Emacs's sources.
     emacs-el) ls /usr/share/emacs/*/lisp/mail/smtpmail.el* ;;
     elpa-package-lint) ls -d /usr/share/emacs/site-lisp/elpa/package-lint-* ;;
@@ -118,6 +119,7 @@ for package in $missing; do
     case $package in
     postfix) units=postfix.service ;;
     dovecot-core) units='dovecot.service dovecot.socket' ;;
+    stunnel4) units=stunnel.target ;;
     *) continue ;;
     esac
     # shellcheck disable=SC2086
