@@ -30,6 +30,7 @@
 (declare-function nsm-id "nsm" (host port))
 (declare-function rs-smtp--forget-tls "ext:rs-smtpmail-module" (server) t)
 (declare-function rs-smtpmail--answer "rs-smtpmail-auth")
+(declare-function rs-smtpmail--obsolete-certificate "rs-smtpmail-obsolete")
 (declare-function rs-smtpmail--server "rs-smtpmail-message")
 (declare-function rs-smtpmail--warn "rs-smtpmail-engine")
 (declare-function rs-smtpmail--when-user-is-there "rs-smtpmail-auth")
@@ -191,16 +192,18 @@ It must be for that server and key, and for all that is wrong."
 (defun rs-smtpmail--answer-client-certificate (event)
   "Answer EVENT, by which the engine asks for a client certificate.
 It is searched as `open-network-stream' does: key and cert in the
-server's entry of `auth-sources'."
+server's entry of `auth-sources'; then in smtpmail's obsolete option."
   (require 'network-stream)
-  (rs-smtpmail--answer
-   event
-   (pcase (network-stream-certificate (plist-get event :host)
-                                      (plist-get event :port)
-                                      '(:client-certificate t))
-     (`(,key ,certificate)
-      (list :key (expand-file-name key)
-            :certificate (expand-file-name certificate))))))
+  (require 'rs-smtpmail-obsolete)
+  (let ((host (plist-get event :host))
+        (port (plist-get event :port)))
+    (rs-smtpmail--answer
+     event
+     (pcase (or (network-stream-certificate host port '(:client-certificate t))
+                (rs-smtpmail--obsolete-certificate host port))
+       (`(,key ,certificate)
+        (list :key (expand-file-name key)
+              :certificate (expand-file-name certificate)))))))
 
 ;;;; Commands
 

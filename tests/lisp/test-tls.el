@@ -6,6 +6,8 @@
 
 (require 'helper)
 (require 'nsm)
+
+(defvar smtpmail-starttls-credentials)
 (require 'rs-smtpmail-native)
 
 (defmacro test-with-tls-server (kind &rest body)
@@ -248,14 +250,27 @@ The variable `questions' holds the prompts and what was shown with them."
                (list (format "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=joe -keyout %s.key -out %s.csr" base base)
                      (format "x509 -req -in %s.csr -CA %s -CAkey %s.key -set_serial 2 -days 99 -extfile %s -out %s.crt" base ca ca extensions base)))
         (should (= 0 (apply #'call-process "openssl" nil nil nil (split-string command)))))
-      (let ((auth-sources (list (test-file "authinfo"))))
-        (with-temp-file (car auth-sources)
-          (insert (format "machine localhost port %d login joe password x smtp-auth external key %s.key cert %s.crt\n"
-                          smtpmail-smtp-service base base)))
+      (let* ((entry (format "machine localhost port %d login joe password x smtp-auth external"
+                            smtpmail-smtp-service))
+             (files (list (concat base ".key") (concat base ".crt")))
+             (auth-sources (list (test-file "authinfo"))))
         (unwind-protect
             (progn
+              (with-temp-file (car auth-sources)
+                (insert entry (apply #'format " key %s cert %s\n" files)))
               (test-send-synchronously (test-header))
-              (should (equal "joe" (plist-get (test-received 1) :user))))
+              (should (equal "joe" (plist-get (test-received 1) :user)))
+              ;; Where it was before Emacs 24.
+              (rs-smtp--forget-tls (list :host "localhost" :port smtpmail-smtp-service))
+              (auth-source-forget-all-cached)
+              (with-temp-file (car auth-sources)
+                (insert entry "\n"))
+              (let ((smtpmail-starttls-credentials
+                     (list (append (list "localhost" smtpmail-smtp-service) files)))
+                    (warning-minimum-log-level :emergency)
+                    (rs-smtpmail-idle-timeout 0))
+                (test-send-synchronously (test-header))
+                (should (equal "joe" (plist-get (test-received 2) :user)))))
           (auth-source-forget-all-cached))))))
 
 (ert-deftest test-tls-settings ()
