@@ -35,12 +35,15 @@ async fn walk(
     good: &impl Fn(&str, String),
 ) -> Result<(), Trouble> {
     let settings = Arc::clone(&shared.settings.borrow());
-    let tls = shared.tls_for(server)?;
     let mut observe = |stage: Stage, text: String| good(&stage.to_string(), text);
-    let trace = shared.trace(&server.host);
-    let mut session = Session::open(server, &settings, &tls, trace, &mut observe)
-        .await
-        .map_err(|error| error.trouble)?;
+    let mut session = loop {
+        let tls = shared.tls_for(server)?;
+        let trace = shared.trace(&server.host);
+        let opened = Session::open(server, &settings, &tls, trace, &mut observe).await;
+        if !shared.finds_identity(server, &tls).await? {
+            break opened.map_err(|error| error.trouble)?;
+        }
+    };
     if session.offers_auth() {
         let found = shared
             .keyring

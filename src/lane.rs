@@ -276,7 +276,7 @@ impl Lane {
     }
 
     /// An accepted message could not be taken out of the spool: at least it must not
-    /// look unsent there. [`Spool::list`] removes it later.
+    /// look unsent there. [`crate::spool::Spool::list`] removes it later.
     pub(crate) fn record_delivery(&self, entry: &Entry) {
         if let Ok(Some(mut claim)) = self.shared.spool.claim(entry.id) {
             claim.entry.recipients.clone_from(&entry.recipients);

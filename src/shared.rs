@@ -120,16 +120,11 @@ impl Shared {
     /// TLS as the settings are now; kept, so that sessions can be resumed.
     pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
         let settings = Arc::clone(&self.settings.borrow());
-        let (mut tls, warning) = self
-            .tls
-            .tls_for(server, &settings)
-            .map_err(|error| Trouble {
-                endpoint: server.endpoint(),
-                stage: Stage::Tls,
-                disposition: Disposition::NeedsUser(Need::Tls),
-                what: error.to_string(),
-                reply: None,
-            })?;
+        let (mut tls, warning) = self.tls.tls_for(server, &settings).map_err(|error| {
+            // It may be our certificate that can't be read: another may be named by then.
+            self.tls.forget_identity(&Endpoint::of(server));
+            tls_trouble(server, error.to_string())
+        })?;
         if let Some(warning) = warning {
             self.outbox.push(Event::Problem(warning));
         }
@@ -138,6 +133,20 @@ impl Shared {
             Err(error) => self.tell_spool_trouble(&error),
         }
         Ok(tls)
+    }
+
+    /// Looks for the client certificate that the server has asked for and not got; true
+    /// if there is one, to be shown on another connection.
+    pub async fn finds_identity(&self, server: &Server, tls: &Tls) -> Result<bool, Trouble> {
+        if !tls.lacks_identity() {
+            return Ok(false);
+        }
+        let found = self.trust.find_identity(server).await;
+        let Some(files) = found.map_err(|what| tls_trouble(server, what))? else {
+            return Ok(false);
+        };
+        self.tls.set_identity(Endpoint::of(server), files);
+        Ok(true)
     }
 
     pub(crate) fn tell(
@@ -158,5 +167,15 @@ impl Shared {
     /// Reports what went wrong with the spool itself.
     pub(crate) fn tell_spool_trouble(&self, error: &SpoolError) {
         self.outbox.push(Event::Problem(error.to_string()));
+    }
+}
+
+fn tls_trouble(server: &Server, what: String) -> Trouble {
+    Trouble {
+        endpoint: server.endpoint(),
+        stage: Stage::Tls,
+        disposition: Disposition::NeedsUser(Need::Tls),
+        what,
+        reply: None,
     }
 }

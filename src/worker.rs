@@ -14,7 +14,7 @@ use crate::lane::{Lane, credentials_trouble};
 use crate::shared::Report;
 use crate::smtp::{End, OpenError, Session};
 use crate::spool::Need;
-use crate::tls::{Endpoint, Rejected, Tls};
+use crate::tls::{Endpoint, Rejected};
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
 pub async fn serve(lane: Rc<Lane>) {
@@ -81,7 +81,10 @@ impl Worker {
             let tls = shared.tls_for(server)?;
             let trace = shared.trace(&server.host);
             let opened = Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await;
-            if self.finds_identity(&tls).await? {
+            if shared.finds_identity(server, &tls).await? {
+                if let Ok(session) = opened {
+                    session.quit().await;
+                }
                 continue;
             }
             let mut session = match opened {
@@ -108,21 +111,6 @@ impl Worker {
             }
             return Ok(session);
         }
-    }
-
-    /// Looks once for the client certificate that the server has asked for; true if
-    /// there is one now, to be shown on another connection.
-    async fn finds_identity(&self, tls: &Tls) -> Result<bool, Trouble> {
-        let (server, shared) = (&self.lane.server, self.lane.shared());
-        let endpoint = Endpoint::of(server);
-        if !tls.lacks_identity() || shared.tls.knows_identity(&endpoint) {
-            return Ok(false);
-        }
-        let found = shared.trust.find_identity(server).await;
-        let files = found.map_err(|what| tls_trouble(server, what))?;
-        let is_found = files.is_some();
-        shared.tls.set_identity(endpoint, files);
-        Ok(is_found)
     }
 
     /// Asks the user about a certificate; what waits for the answer is shown to do so.
@@ -284,16 +272,6 @@ impl Worker {
                 arrived.is_ok() && are_same
             }
         }
-    }
-}
-
-fn tls_trouble(server: &Server, what: String) -> Trouble {
-    Trouble {
-        endpoint: server.endpoint(),
-        stage: Stage::Tls,
-        disposition: Disposition::NeedsUser(Need::Tls),
-        what,
-        reply: None,
     }
 }
 

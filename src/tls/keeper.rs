@@ -32,7 +32,7 @@ pub struct Keeper {
     /// Keys the user trusts for this session.
     trusted: RefCell<HashMap<Endpoint, Vec<Fingerprint>>>,
     /// Client certificates, where a server has asked for one.
-    identities: RefCell<HashMap<Endpoint, Option<IdentityFiles>>>,
+    identities: RefCell<HashMap<Endpoint, IdentityFiles>>,
     /// Priority strings that there is something to say about, and whether it was said.
     warned: RefCell<HashSet<String>>,
 }
@@ -50,7 +50,7 @@ impl Keeper {
         let warning = policy
             .warning()
             .filter(|text| self.warned.borrow_mut().insert(text.clone()));
-        let identity = self.identities.borrow().get(&endpoint).cloned().flatten();
+        let identity = self.identities.borrow().get(&endpoint).cloned();
         let identity_files: Vec<_> = identity
             .iter()
             .flat_map(|files| [files.key.clone(), files.certificate.clone()])
@@ -114,14 +114,8 @@ impl Keeper {
         }
     }
 
-    /// Whether somebody has looked for a client certificate for this server.
-    pub fn knows_identity(&self, endpoint: &Endpoint) -> bool {
-        self.identities.borrow().contains_key(endpoint)
-    }
-
-    /// Remembers the client certificate for a server that asks for one, or that there
-    /// is none.
-    pub fn set_identity(&self, endpoint: Endpoint, files: Option<IdentityFiles>) {
+    /// Remembers the client certificate for a server that asks for one.
+    pub fn set_identity(&self, endpoint: Endpoint, files: IdentityFiles) {
         self.identities.borrow_mut().insert(endpoint, files);
     }
 
