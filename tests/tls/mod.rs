@@ -4,6 +4,8 @@
 
 mod authority;
 mod stunnel;
+mod world;
 
 pub use authority::{Authority, Kind, Leaf, revocation_list};
 pub use stunnel::{Stunnel, is_missing};
+pub use world::{User, World};
