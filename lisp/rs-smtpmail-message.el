@@ -19,6 +19,9 @@
 
 (declare-function expand-mail-aliases "mailalias")
 (declare-function mail-fetch-field "mail-utils")
+(declare-function message-field-value "message")
+(declare-function message-narrow-to-headers "message")
+(declare-function message-remove-header "message")
 
 ;;;; Recipients
 
@@ -51,6 +54,18 @@ after it would get nothing, and be seen by the others in what they get."
             (user-error "Sending failed: the field %s comes after the line %S, \
 which ends the header"
                         (match-string-no-properties 1) line)))))))
+
+(defun rs-smtpmail--header-separator ()
+  "Return `mail-header-separator' for this mail.
+Rmail resends a mail as it is, with an empty line after the header.  There
+smtpmail would remove a line of the body that looks like the separator."
+  (save-excursion
+    (rfc822-goto-eoh)
+    (let ((case-fold-search t))
+      (if (and (eolp)
+               (re-search-backward "^Resent-\\(?:To\\|Cc\\|Bcc\\)[ \t]*:" nil t))
+          ""
+        mail-header-separator))))
 
 (defun rs-smtpmail--mail-recipients ()
   "Return the recipients of the mail in this buffer, aliases expanded."
@@ -164,6 +179,21 @@ somebody else then."
   (or smtpmail-mail-address
       (with-current-buffer buffer
         (rs-smtpmail--sender))))
+
+(defun rs-smtpmail--complete-smtp-method ()
+  "Add the port to this mail's X-Message-SMTP-Method if it names a host only.
+It is the one of smtpmail's options.  message.el fails without."
+  (pcase (split-string (or (message-field-value "X-Message-SMTP-Method") ""))
+    ('("smtp")
+     (user-error "Sending failed: X-Message-SMTP-Method names no host"))
+    (`("smtp" ,host)
+     (save-excursion
+       (save-restriction
+         (message-narrow-to-headers)
+         (message-remove-header "X-Message-SMTP-Method")
+         (goto-char (point-max))
+         (insert (format "X-Message-SMTP-Method: smtp %s %s\n"
+                         host (or smtpmail-smtp-service "smtp"))))))))
 
 (defun rs-smtpmail--server (&optional ehlo-name)
   "Return the server that smtpmail's options name, as `rs-smtp-send' wants it.

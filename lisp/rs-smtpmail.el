@@ -49,6 +49,7 @@
 
 (eval-when-compile (require 'cl-lib))
 
+(defvar mail-header-separator)
 (defvar smtpmail-address-buffer)
 (defvar smtpmail-mail-address)
 (defvar smtpmail-queue-mail)
@@ -61,7 +62,9 @@
 (declare-function rs-smtpmail--call-with-account "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--body-to-keep "rs-smtpmail-message")
 (declare-function rs-smtpmail--check-header "rs-smtpmail-message")
+(declare-function rs-smtpmail--complete-smtp-method "rs-smtpmail-message")
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
+(declare-function rs-smtpmail--header-separator "rs-smtpmail-message")
 (declare-function rs-smtpmail--let-go "rs-smtpmail-later")
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
 (declare-function rs-smtpmail--note-filed "rs-smtpmail-copy")
@@ -395,8 +398,9 @@ An alist of their ids and plists; see `rs-smtpmail--let-go'.")
   '((smtpmail-send-it . rs-smtpmail--around-send-it)
     (smtpmail-deduce-address-list . rs-smtpmail--around-deduce)
     (smtpmail-via-smtp . rs-smtpmail--around-via-smtp)
-    (smtpmail-send-queued-mail . rs-smtpmail--around-send-queued-mail))
-  "Functions of smtpmail and our advice around them.")
+    (smtpmail-send-queued-mail . rs-smtpmail--around-send-queued-mail)
+    (message-multi-smtp-send-mail . rs-smtpmail--around-multi-smtp))
+  "Functions of smtpmail and message.el, and our advice around them.")
 
 ;;;; Taking over from smtpmail
 
@@ -421,9 +425,10 @@ An alist of their ids and plists; see `rs-smtpmail--let-go'.")
       (funcall original)
     (require 'rs-smtpmail-accounts)
     (require 'rs-smtpmail-later)
-    (rs-smtpmail--check-header)
-    (rs-smtpmail--with-wishes
-     (lambda () (rs-smtpmail--send-by-account original)))))
+    (let ((mail-header-separator (rs-smtpmail--header-separator)))
+      (rs-smtpmail--check-header)
+      (rs-smtpmail--with-wishes
+       (lambda () (rs-smtpmail--send-by-account original))))))
 
 (defun rs-smtpmail--send-by-account (original)
   "Call ORIGINAL, `smtpmail-send-it', once it is known who sends to whom."
@@ -515,6 +520,13 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
   (if rs-smtpmail-mode
       (rs-smtpmail-send-queued-mail)
     (funcall original)))
+
+(defun rs-smtpmail--around-multi-smtp (original)
+  "Complete the header's account before ORIGINAL, which needs a port in it."
+  (when rs-smtpmail-mode
+    (require 'rs-smtpmail-message)
+    (rs-smtpmail--complete-smtp-method))
+  (funcall original))
 
 (defun rs-smtpmail--synchronous-p ()
   "Whether to wait for the server's answer; see `rs-smtpmail-synchronous'."

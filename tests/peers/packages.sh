@@ -13,7 +13,8 @@ set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 build='gcc libc6-dev pkg-config libgpgme-dev emacs-nox'
-test='postfix dovecot-core openssl stunnel4 gnutls-bin msmtp curl gnupg emacs-el elpa-package-lint'
+test='postfix dovecot-core openssl stunnel4 gnutls-bin msmtp curl gnupg emacs-el elpa-package-lint
+mu4e notmuch elpa-notmuch tmux debootstrap'
 
 case ${1-} in
 build)
@@ -50,6 +51,8 @@ is_there() {
     dovecot-core) command -v dovecot ;;
     gnupg) command -v gpg ;;
     gnutls-bin) command -v gnutls-cli ;;
+    mu4e) ls -d /usr/share/emacs/site-lisp/elpa*/mu4e* ;;
+    elpa-notmuch) ls -d /usr/share/emacs/site-lisp/elpa/notmuch-* ;;
     # check-declare looks functions up in Emacs's sources.
     emacs-el) ls /usr/share/emacs/*/lisp/mail/smtpmail.el* ;;
     elpa-package-lint) ls -d /usr/share/emacs/site-lisp/elpa/package-lint-* ;;
