@@ -49,6 +49,10 @@ test-rust: test-packages
 test-lisp: test-packages module sink
 	$(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
 
+# The ERT suites on several versions of Emacs; makes doc/client-table.org.
+matrix: test-packages module sink
+	@tests/matrix
+
 lint: test-packages
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -82,4 +86,4 @@ clean:
 	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version
 
 .PHONY: all module sink build-packages test-packages demo test test-rust test-lisp \
-  lint bench fuzz install clean
+  matrix lint bench fuzz install clean

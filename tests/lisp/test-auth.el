@@ -109,7 +109,8 @@ ARGUMENTS are more of them for the server."
   (test-with-auth-server nil
     (setq auth-sources
           (list (test-authinfo "machine localhost login joe password wrong")))
-    (let ((text (test-error #'test-send-synchronously (test-header))))
+    (let* ((noninteractive t)
+           (text (test-error #'test-send-synchronously (test-header))))
       (should (string-search "localhost" text))
       (should (string-search "535" text))
       (should-not (string-search "wrong" text)))
@@ -123,8 +124,9 @@ ARGUMENTS are more of them for the server."
 
 (ert-deftest test-auth-no-credentials-in-batch ()
   (test-with-auth-server nil
-    (should (string-search "localhost"
-                           (test-error #'test-send-synchronously (test-header))))
+    (let ((noninteractive t))
+      (should (string-search "localhost"
+                             (test-error #'test-send-synchronously (test-header)))))
     (should (equal '(needs-user) (test-states)))))
 
 ;;;; Credentials from Lisp

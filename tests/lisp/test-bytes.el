@@ -108,7 +108,13 @@ filename=\"%s\" disposition=attachment>\n<#/part>\n" file)
             ((symbol-function 'message-make-date)
              (lambda (&rest _) "Sat, 01 Nov 2025 12:00:00 +0000")))
     (test-both-modes
-      (test-both-ways (test-header "From:" "Date:" "Message-ID:" "Subject: ")
+      (test-both-ways (test-header
+                       ;; From Emacs 29 to 30 message.el itself fails without From.
+                       (if (and (eq mode 'message-mode)
+                                (fboundp 'message-update-smtp-method-header))
+                           "From: Me <me@example.org>"
+                         "From:")
+                       "Date:" "Message-ID:" "Subject: ")
                       nil mode))))
 
 (ert-deftest test-bytes-raw ()

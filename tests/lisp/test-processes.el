@@ -296,6 +296,21 @@
       ;; Nothing in flight: no question.
       (should (test-leave ?c)))))
 
+(ert-deftest test-processes-leaving-by-keys ()
+  "With the real question, which takes a terminal."
+  (skip-unless (not noninteractive))
+  (test-with-server (test-script '(:stage "greeting" :hold "gate"))
+    (let ((rs-smtpmail-synchronous nil))
+      (test-send #'rs-smtpmail-send-it (test-header))
+      (cl-flet ((leave (key)
+                  (let ((unread-command-events (list key)))
+                    (run-hook-with-args-until-failure 'kill-emacs-query-functions))))
+        (should-not (leave ?c))
+        (should (leave ?l))
+        (run-at-time 0.1 nil #'process-send-string test-server "release gate\n")
+        (should (leave ?w)))
+      (should (= 1 (test-received-count))))))
+
 (ert-deftest test-processes-leaving-waits-for-a-failure ()
   (test-with-server (test-script '(:stage "greeting" :hold "gate")
                                  '(:stage "mail" :reply "550 No"))

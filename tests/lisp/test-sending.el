@@ -356,7 +356,12 @@ The message must still be in the spool."
       (should (string-suffix-p "\r\n\r\nHello\r\n" (rs-smtp-queue-message id)))
       (rs-smtp-queue-hold id t)
       (test-wait-for-state 'held)
-      (rs-smtpmail-remove id)
+      (let ((noninteractive nil))
+        (cl-letf (((symbol-function 'yes-or-no-p) #'ignore))
+          (rs-smtpmail-remove id))
+        (should (rs-smtp-queue-list id))
+        (cl-letf (((symbol-function 'yes-or-no-p) #'always))
+          (rs-smtpmail-remove id)))
       (should-not (rs-smtp-queue-list id))
       (should-error (rs-smtp-queue-message id) :type 'rs-smtp-no-such-entry))))
 
