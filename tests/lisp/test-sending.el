@@ -285,7 +285,14 @@ The message must still be in the spool."
     (should (string-search "on hold" (test-quit "gate")))
     (test-wait-for-state 'held)
     (process-send-string test-server "release gate\n")
-    (rs-smtpmail-retry (plist-get (car (rs-smtp-queue-list)) :id))
+    ;; The session may still be at putting it down.
+    (sink-wait "the end of the session"
+               (lambda ()
+                 (condition-case nil
+                     (progn (rs-smtpmail-retry
+                             (plist-get (car (rs-smtp-queue-list)) :id))
+                            t)
+                   (rs-smtp-error nil))))
     (test-wait-for-state)
     (should (= 1 (test-received-count)))))
 
