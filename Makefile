@@ -4,6 +4,7 @@ EMACS ?= emacs
 CARGO ?= cargo
 PREFIX ?= /usr/local
 LISPDIR ?= $(PREFIX)/share/emacs/site-lisp/rs-smtpmail
+INFODIR ?= $(PREFIX)/share/info
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 UNAME := $(shell uname -s)
@@ -74,8 +75,18 @@ fuzz: build-packages
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-install: module
-	install -d $(DESTDIR)$(LISPDIR)
+info: doc/rs-smtpmail.info
+
+doc/rs-smtpmail.info: doc/rs-smtpmail.org doc/client-table.org README.org
+	@sh tests/peers/packages.sh doc
+	$(EMACS) -Q --batch -l ox-texinfo --visit $< --eval '(setq make-backup-files nil)' \
+	  -f org-texinfo-export-to-texinfo
+	makeinfo --no-split -o $@ doc/rs-smtpmail.texi
+
+install: module info
+	install -d $(DESTDIR)$(LISPDIR) $(DESTDIR)$(INFODIR)
+	install -m 644 doc/rs-smtpmail.info $(DESTDIR)$(INFODIR)
+	-install-info $(DESTDIR)$(INFODIR)/rs-smtpmail.info $(DESTDIR)$(INFODIR)/dir
 	install -m 644 $(LISP) lisp/rs-smtpmail-module.version $(DESTDIR)$(LISPDIR)
 	cp $(MODULE) $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new
 	mv $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new \
@@ -83,7 +94,7 @@ install: module
 
 clean:
 	$(CARGO) clean
-	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version
+	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version doc/*.texi doc/*.info
 
 .PHONY: all module sink build-packages test-packages demo test test-rust test-lisp \
-  matrix lint bench fuzz install clean
+  matrix lint bench fuzz info install clean

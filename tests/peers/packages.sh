@@ -3,7 +3,8 @@
 #
 #     tests/peers/packages.sh build    what building and the demo need
 #     tests/peers/packages.sh test     what the tests and benchmarks need beyond that
-#     tests/peers/packages.sh list     prints the Debian packages of both, and installs nothing
+#     tests/peers/packages.sh doc      what the manual needs
+#     tests/peers/packages.sh list     prints the Debian packages of all, and installs nothing
 #
 # As root on Debian it installs what is missing: without a question, without starting a service.
 # Elsewhere it says what to install by hand, and exits with status 3; with 0 if nothing is missing.
@@ -15,6 +16,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build='gcc libc6-dev pkg-config libgpgme-dev emacs-nox'
 test='postfix dovecot-core openssl stunnel4 gnutls-bin msmtp curl gnupg emacs-el elpa-package-lint
 mu4e notmuch elpa-notmuch tmux debootstrap'
+doc=texinfo
 
 case ${1-} in
 build)
@@ -30,12 +32,18 @@ test)
     brew install dovecot openssl stunnel gnutls msmtp curl gnupg     (Postfix comes with macOS)
 and the Emacs package package-lint'
     ;;
+doc)
+    packages=$doc
+    others='dnf install texinfo
+    pacman -S texinfo
+    brew install texinfo'
+    ;;
 list)
-    echo "$build $test"
+    echo "$build $test $doc"
     exit 0
     ;;
 *)
-    echo "usage: ${0##*/} build|test|list" >&2
+    echo "usage: ${0##*/} build|test|doc|list" >&2
     exit 2
     ;;
 esac
@@ -44,6 +52,7 @@ esac
 is_there() {
     case $1 in
     gcc) command -v cc ;;
+    texinfo) command -v makeinfo ;;
     libc6-dev) echo '#include <stdlib.h>' | cc -E - ;;
     pkg-config) command -v pkg-config ;;
     libgpgme-dev) pkg-config --exists gpgme gpg-error ;;
