@@ -86,8 +86,11 @@ The system's own, which are its standard value, the engine knows."
 
 (defun rs-smtpmail--auth-source (source)
   "Return SOURCE, an element of `auth-sources', as the engine knows it."
-  (let ((file (rs-smtpmail--netrc-file source)))
+  (let ((file (rs-smtpmail--netrc-file source))
+        (restrictions (rs-smtpmail--restrictions source)))
     (cond
+     ((and file restrictions)
+      (append (list :netrc (expand-file-name file)) restrictions))
      (file (expand-file-name file))
      (t (unless (member source rs-smtpmail--lisp-sources)
           (setq rs-smtpmail--lisp-sources
@@ -105,7 +108,10 @@ The system's own, which are its standard value, the engine knows."
                       (not (rs-smtpmail--engine-decrypts-p))))
        source))
     ((and `(:source ,(and (pred stringp) file) . ,restrictions)
-          (guard (rs-smtpmail--unrestricted-p restrictions)))
+          (guard (seq-every-p (lambda (key)
+                                (or (memq (plist-get restrictions key) '(nil t))
+                                    (stringp (plist-get restrictions key))))
+                              '(:host :port :user))))
      (rs-smtpmail--netrc-file file))))
 
 (defun rs-smtpmail--engine-decrypts-p ()
@@ -117,10 +123,14 @@ The system's own, which are its standard value, the engine knows."
               (let ((process-environment initial-environment))
                 (getenv "GNUPGHOME")))))
 
-(defun rs-smtpmail--unrestricted-p (restrictions)
-  "Whether RESTRICTIONS, of an element of `auth-sources', restrict nothing."
-  (seq-every-p (lambda (key) (memq (plist-get restrictions key) '(nil t)))
-               '(:host :port :user)))
+(defun rs-smtpmail--restrictions (source)
+  "Return what SOURCE, an element of `auth-sources', is only for, a plist."
+  (when (listp source)
+    (mapcan (lambda (key)
+              (let ((value (plist-get source key)))
+                (unless (memq value '(nil t))
+                  (list key value))))
+            '(:host :port :user))))
 
 ;;;; Credentials
 

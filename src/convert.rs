@@ -8,7 +8,7 @@ use emacs::{Env, FromLisp, IntoLisp, Value};
 use zeroize::Zeroizing;
 
 use crate::config::{AuthSource, ConfigError, Port, Server, Settings, StreamType, Unconfirmed};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Restriction};
 use crate::events::{Event, Kind};
 use crate::message::Message;
 use crate::module::Failure;
@@ -204,6 +204,13 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
         for element in elements(list)? {
             auth_sources.push(if is(element, "stringp")? {
                 AuthSource::Netrc(PathBuf::from(element.into_rust::<String>()?))
+            } else if let Some(path) = get::<String>(element, ":netrc")? {
+                let only = Restriction {
+                    host: get(element, ":host")?,
+                    port: get(element, ":port")?,
+                    user: get(element, ":user")?,
+                };
+                AuthSource::RestrictedNetrc(PathBuf::from(path), only)
             } else {
                 AuthSource::Lisp(element.cdr::<Value<'_>>()?.car()?)
             });

@@ -58,9 +58,18 @@ impl Keyring {
         if given.is_some() {
             return Ok(given);
         }
+        let query = credentials::Query {
+            host: server.host.clone(),
+            port: server.port.to_string(),
+            user: server.user.clone(),
+        };
         for source in &settings.auth_sources {
             let found = match source {
-                AuthSource::Netrc(path) => self.search_file(path.clone(), server, settings).await?,
+                AuthSource::RestrictedNetrc(_, only) if !only.admits(&query) => None,
+                AuthSource::Netrc(path) | AuthSource::RestrictedNetrc(path, _) => {
+                    self.search_file(path.clone(), query.clone(), settings)
+                        .await?
+                }
                 AuthSource::Lisp(number) => {
                     match self.ask_lisp(server, Some(*number), None).await {
                         (_, Answer::Credentials(credentials)) => Some(credentials),
@@ -114,14 +123,9 @@ impl Keyring {
     async fn search_file(
         &self,
         path: PathBuf,
-        server: &Server,
+        query: credentials::Query,
         settings: &Settings,
     ) -> Result<Option<Credentials>, String> {
-        let query = credentials::Query {
-            host: server.host.clone(),
-            port: server.port.to_string(),
-            user: server.user.clone(),
-        };
         let asker = settings
             .loopback_pinentry
             .then(|| (Arc::clone(&self.outbox), Arc::clone(&self.requests)));
