@@ -29,8 +29,9 @@
   "Elements of `auth-sources' that the engine has us search.
 It names them by their place in this list, which only ever grows.")
 
-(defvar rs-smtpmail--save-functions (make-hash-table)
-  "By request, the functions that save credentials once they have worked.")
+(defvar rs-smtpmail--unsaved nil
+  "What saves credentials once they have worked: lists (REQUEST QUERY FUNCTION).
+QUERY is what was asked for; the function holds the password.")
 
 (defvar rs-smtpmail--last-user nil
   "User name that was typed last, offered again if it is refused.")
@@ -192,7 +193,12 @@ The system's own, which are its standard value, the engine knows."
 
 (defun rs-smtpmail--ask-credentials (event)
   "Ask the user for the credentials that EVENT is about, and answer it."
-  (let ((answer (list :error "No password was given")))
+  (let ((answer (list :error "No password was given"))
+        (query (rs-smtpmail--query event)))
+    ;; What was given before has not worked.
+    (setq rs-smtpmail--unsaved
+          (seq-remove (lambda (unsaved) (equal query (cadr unsaved)))
+                      rs-smtpmail--unsaved))
     (unwind-protect
         (setq answer
               (condition-case err
@@ -201,8 +207,9 @@ The system's own, which are its standard value, the engine knows."
                          (save (plist-get found :save-function)))
                     (setq rs-smtpmail--last-user (plist-get found :user))
                     (when save
-                      (puthash (plist-get event :request) save
-                               rs-smtpmail--save-functions))
+                      (push (list (plist-get event :request)
+                                  query save)
+                            rs-smtpmail--unsaved))
                     (rs-smtpmail--as-answer found))
                 (quit (list :error "The question for the password was quit"))
                 (error (list :error (error-message-string err)))))
@@ -253,14 +260,13 @@ A search with :create would find just those that have been rejected."
 
 (defun rs-smtpmail--save-credentials (event)
   "Offer to save what was given for the request of EVENT, which has worked."
-  (let* ((request (plist-get event :request))
-         (save (gethash request rs-smtpmail--save-functions)))
-    (when save
-      (remhash request rs-smtpmail--save-functions)
+  (let ((unsaved (assq (plist-get event :request) rs-smtpmail--unsaved)))
+    (when unsaved
+      (setq rs-smtpmail--unsaved (delq unsaved rs-smtpmail--unsaved))
       (rs-smtpmail--when-user-is-there
        (lambda (_)
          (let ((inhibit-quit nil))
-           (funcall save)))))))
+           (funcall (nth 2 unsaved))))))))
 
 (defun rs-smtpmail--answer-passphrase (event)
   "Answer EVENT, by which the engine asks for a passphrase for gpg."

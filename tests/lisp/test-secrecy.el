@@ -89,6 +89,7 @@ It evaluates PREPARATION, a form, first, and prints all that there is to see."
      ,preparation
      (cl-flet ((look ()
                  (push (rs-smtp-queue-list) entries)
+                 (copy-directory rs-smtpmail-spool-directory (make-temp-name "~/spool-"))
                  (let ((buffer (rs-smtpmail-check-server
                                 (list :host smtpmail-smtp-server
                                       :port smtpmail-smtp-service))))
@@ -108,7 +109,8 @@ It evaluates PREPARATION, a form, first, and prints all that there is to see."
        (send)
        (look)
        (copy-file ,right ,authinfo t)
-       (rs-smtpmail-retry (plist-get (car (rs-smtp-queue-list)) :id))
+       (dolist (entry (rs-smtp-queue-list))
+         (rs-smtpmail-retry (plist-get entry :id)))
        (while (rs-smtp-queue-list)
          (accept-process-output nil 0.05))
        (send)
@@ -122,13 +124,18 @@ It evaluates PREPARATION, a form, first, and prints all that there is to see."
                    (print symbol)
                    (prin1 (symbol-value symbol)))))
      (prin1 events)
-     (prin1 entries)))
+     (prin1 entries)
+     ;; Else it would wait for commands now.
+     (setq noninteractive t)))
 
-(defun test-secrecy-session (arguments user wrong right more &optional preparation)
+(defun test-secrecy-session (arguments user wrong right more
+                                       &optional preparation sights)
   "Have another Emacs log in to a server started with ARGUMENTS.
 First as USER with the secret WRONG, then with RIGHT; MORE is the rest
-of the entry in authinfo.  PREPARATION is a form evaluated before.
-Check that neither secret gets out, and return what was printed."
+of the entry in authinfo.  PREPARATION is a function that gets the files
+with WRONG and RIGHT, and returns a form evaluated before.
+Check that neither secret gets out, but SIGHTS, texts, do.  Return what was
+printed."
   (test-with-server (append '("--tls" "starttls" "--require-auth") arguments)
     (let* ((home (test-new-directory "home"))
            (rs-smtpmail-spool-directory (expand-file-name "spool/" home))
@@ -140,18 +147,21 @@ Check that neither secret gets out, and return what was printed."
                                        user secret more)))
                      file)))
            (authinfo (funcall line wrong))
+           (correct (funcall line right))
            (auth-sources (list authinfo))
            (process-environment
             `(,(concat "HOME=" home) "LC_ALL=C.UTF-8" ,@process-environment))
            (output (test-emacs-output
-                    (test-secrecy-form authinfo (funcall line right) preparation)))
+                    (test-secrecy-form authinfo correct
+                                       (and preparation
+                                            (funcall preparation authinfo correct)))))
            (bytes (encode-coding-string output 'utf-8))
            (forms (append (test-secrecy-forms user wrong)
                           (test-secrecy-forms user right))))
       ;; All was there that could have told.
-      (dolist (sight '("*trace of SMTP session to localhost*" "AUTH" "<omitted>" "535"
-                       "*check of localhost:" "FAILED" "logged in as"
-                       "*Messages*" ":event needs-user" ":event sent" "It was sent"))
+      (dolist (sight `("*trace of SMTP session to localhost*" "AUTH" "<omitted>" "535"
+                       "*check of localhost:" "*Messages*" ":event sent" "It was sent"
+                       ,@sights))
         (ert-info ((concat sight " in " output))
           (should (string-search sight output))))
       (should (= 2 (test-received-count)))
@@ -167,7 +177,8 @@ RIGHT is the right secret, MORE the rest of the entry in authinfo."
   `(ert-deftest ,(intern (format "test-secrecy-%s" (downcase name))) ()
      (let ((output (test-secrecy-session
                     (list "--mech" ,name ,@arguments)
-                    "joe" test-secrecy-wrong ,right ,(or more ""))))
+                    "joe" test-secrecy-wrong ,right ,(or more "") nil
+                    '("FAILED" "logged in as" ":event needs-user"))))
        (should (string-search ,(concat "AUTH " name) output)))))
 
 (defmacro test-secrecy-define-password (name)
@@ -181,6 +192,42 @@ RIGHT is the right secret, MORE the rest of the entry in authinfo."
 (test-secrecy-define-password "SCRAM-SHA-256")
 (test-secrecy-define "XOAUTH2" ("--auth" "joe:unused" "--token" test-secrecy-token)
                      test-secrecy-token "smtp-auth xoauth2")
+
+(ert-deftest test-secrecy-asked-for ()
+  "What the user types, and has saved."
+  (test-secrecy-session
+   (list "--auth" (concat "joe:" test-secrecy-right))
+   "joe" test-secrecy-wrong test-secrecy-right ""
+   (lambda (wrong right)
+     `(progn
+        (setq noninteractive nil
+              auth-source-save-behavior t
+              rs-smtpmail-synchronous t
+              smtpmail-smtp-user "joe"
+              auth-sources (list (list :source (concat ,wrong "-saved")))
+              test-typed (mapcar (lambda (file)
+                                   (with-temp-buffer
+                                     (insert-file-contents file)
+                                     (re-search-forward "\"\\(.*\\)\"")
+                                     (match-string 1)))
+                                 '(,wrong ,right)))
+        (fset 'read-passwd (lambda (&rest _) (pop test-typed)))))
+   '(":event credentials" ":rejected \"535" ":event credentials-accepted")))
+
+(ert-deftest test-secrecy-server-that-repeats-what-it-refuses ()
+  (let ((wrong (encode-coding-string test-secrecy-wrong 'utf-8)))
+    (pcase-dolist (`(,mechanism ,rule ,response)
+                   `(("PLAIN" (:stage "auth") ,(concat "\0joe\0" wrong))
+                     ("LOGIN" (:stage "auth-response" :nth 2) ,wrong)))
+      (test-secrecy-session
+       (append (list "--mech" mechanism "--auth" (concat "joe:" test-secrecy-right))
+               (test-script
+                (append rule (list :times "once"
+                                   :reply (format "535 5.7.8 %s is %s"
+                                                  (base64-encode-string response t)
+                                                  test-secrecy-wrong)))))
+       "joe" test-secrecy-wrong test-secrecy-right "" nil
+       '("5.7.8 <omitted> is <omitted>" ":event needs-user")))))
 
 (provide 'test-secrecy)
 
