@@ -287,6 +287,7 @@ pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Val
         State::Unconfirmed => "unconfirmed",
         State::Held => "held",
         State::NeedsUser => "needs-user",
+        State::NeedsCredentials => "needs-credentials",
         State::Scheduled => "scheduled",
         State::Filing => "filing",
         State::Sent => "sent",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::config::{AuthSource, Server, Settings};
 use crate::credentials::{self, Credentials};
 use crate::events::{Event, Outbox};
-use crate::requests::{Answer, Requests};
+use crate::requests::{Account, Answer, Requests, account};
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.
@@ -19,23 +19,12 @@ pub struct Keyring {
     given: RefCell<HashMap<Account, Credentials>>,
 }
 
-/// What credentials are looked up by.
-type Account = (String, String, Option<String>);
-
 /// Credentials the user gave, and the request to report their success under.
 #[derive(Clone, Debug)]
 pub struct Given {
     /// What was given.
     pub credentials: Credentials,
     request: u64,
-}
-
-fn account(server: &Server) -> Account {
-    (
-        server.host.clone(),
-        server.port.to_string(),
-        server.user.clone(),
-    )
 }
 
 impl Keyring {
@@ -157,6 +146,9 @@ impl Keyring {
         rejected: Option<String>,
     ) -> (u64, Answer) {
         let (request, answer) = self.requests.open();
+        if source.is_none() {
+            self.requests.note_asking(request, server);
+        }
         let (host, port, user) = account(server);
         self.outbox.push(Event::Credentials {
             request,

@@ -199,8 +199,8 @@ fn a_key_on_a_card_that_is_not_there(gnupg: &Gnupg) {
         "",
     );
     let listed = String::from_utf8(listed.stdout).unwrap();
-    let grips = listed.lines().filter(|line| line.starts_with("grp:"));
-    let grip = grips.last().unwrap().split(':').nth(9).unwrap();
+    let mut grips = listed.lines().filter(|line| line.starts_with("grp:"));
+    let grip = grips.next_back().unwrap().split(':').nth(9).unwrap();
     let file = gnupg.path(&format!("private-keys-v1.d/{grip}.key"));
     let key = fs::read_to_string(&file).unwrap();
     let (public, _) = key.split_once("(d #").expect("a key without passphrase");
