@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::{AuthSource, Server, Settings};
 use crate::credentials::{self, Credentials};
 use crate::events::{Event, Outbox};
+use crate::questions::Questions;
 use crate::requests::{Account, Answer, Requests, account};
 
 /// What the user is asked for is remembered for the process's life, as auth-source
@@ -17,6 +18,7 @@ pub struct Keyring {
     outbox: Arc<Outbox>,
     requests: Arc<Requests>,
     given: RefCell<HashMap<Account, Credentials>>,
+    questions: Questions,
 }
 
 /// Credentials the user gave, and the request to report their success under.
@@ -34,6 +36,7 @@ impl Keyring {
             outbox,
             requests,
             given: RefCell::default(),
+            questions: Questions::default(),
         }
     }
 
@@ -74,23 +77,27 @@ impl Keyring {
         Ok(None)
     }
 
-    /// Asks the user; `rejected` is what the server said to the last ones. `None` if
-    /// the user has none to give.
+    /// Asks the user; `rejected` is what the server said to the last ones, and `tried`
+    /// which these were. `None` if the user has none to give.
     pub async fn ask(
         &self,
         server: &Server,
         rejected: Option<String>,
+        tried: Option<&Credentials>,
     ) -> Result<Option<Given>, String> {
-        match self.ask_lisp(server, None, rejected).await {
-            (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
-                Ok(Some(Given {
-                    credentials,
-                    request,
-                }))
+        let ask = async {
+            match self.ask_lisp(server, None, rejected).await {
+                (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
+                    Ok(Some(Given {
+                        credentials,
+                        request,
+                    }))
+                }
+                (_, Answer::Credentials(_) | Answer::Nothing) => Ok(None),
+                (_, Answer::Error(error)) => Err(error),
             }
-            (_, Answer::Credentials(_) | Answer::Nothing) => Ok(None),
-            (_, Answer::Error(error)) => Err(error),
-        }
+        };
+        self.questions.ask(account(server), tried, ask).await
     }
 
     /// Remembers credentials the user gave, which have worked.
@@ -104,8 +111,13 @@ impl Keyring {
     }
 
     /// Forgets what the server refused.
-    pub fn reject(&self, server: &Server) {
-        self.given.borrow_mut().remove(&account(server));
+    pub fn reject(&self, server: &Server, refused: &Credentials) {
+        let account = account(server);
+        let mut given = self.given.borrow_mut();
+        if given.get(&account) == Some(refused) {
+            given.remove(&account);
+        }
+        self.questions.forget(&account, refused);
         credentials::forget();
     }
 

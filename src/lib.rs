@@ -11,7 +11,7 @@
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
-//!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
+//!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
@@ -40,6 +40,7 @@ mod lane;
 pub mod message;
 mod module;
 mod platform;
+mod questions;
 pub mod requests;
 pub mod schedule;
 mod shared;

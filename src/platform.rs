@@ -20,7 +20,7 @@ pub fn block_signals() {}
 /// Runs `body` in a thread that takes signals, for the processes that it starts inherit
 /// what is blocked: a gpg-agent would stay deaf for its life. Emacs's handlers pass on
 /// to its own thread what reaches them in another.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "gpg"))]
 pub fn with_signals<T>(body: impl FnOnce() -> T) -> T {
     struct Restore(libc::sigset_t);
     impl Drop for Restore {
@@ -43,7 +43,7 @@ pub fn with_signals<T>(body: impl FnOnce() -> T) -> T {
 }
 
 /// Windows has no such signals.
-#[cfg(not(unix))]
+#[cfg(all(not(unix), feature = "gpg"))]
 pub fn with_signals<T>(body: impl FnOnce() -> T) -> T {
     body()
 }
