@@ -56,6 +56,14 @@ struct Worker {
     given: Option<Given>,
 }
 
+/// The one that leaves no longer counts at once, or two could leave to each other what
+/// still waits.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.lane.workers.set(self.lane.workers.get() - 1);
+    }
+}
+
 impl Worker {
     /// A session that can send: open, and logged in as far as that is possible
     /// without being asked to.
