@@ -57,6 +57,7 @@ matrix: test-packages module sink
 lint: test-packages
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 

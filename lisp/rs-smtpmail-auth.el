@@ -30,8 +30,9 @@
   "Elements of `auth-sources' that the engine has us search.
 It names them by their place in this list, which only ever grows.")
 
-(defvar rs-smtpmail--save-functions (make-hash-table)
-  "By request, the functions that save credentials once they have worked.")
+(defvar rs-smtpmail--unsaved nil
+  "What saves credentials once they have worked: lists (REQUEST QUERY FUNCTION).
+QUERY is what was asked for; the function holds the password.")
 
 (defvar rs-smtpmail--last-user nil
   "User name that was typed last, offered again if it is refused.")
@@ -90,8 +91,11 @@ The system's own, which are its standard value, the engine knows."
 
 (defun rs-smtpmail--auth-source (source)
   "Return SOURCE, an element of `auth-sources', as the engine knows it."
-  (let ((file (rs-smtpmail--netrc-file source)))
+  (let ((file (rs-smtpmail--netrc-file source))
+        (restrictions (rs-smtpmail--restrictions source)))
     (cond
+     ((and file restrictions)
+      (append (list :netrc (expand-file-name file)) restrictions))
      (file (expand-file-name file))
      (t (unless (member source rs-smtpmail--lisp-sources)
           (setq rs-smtpmail--lisp-sources
@@ -109,7 +113,10 @@ The system's own, which are its standard value, the engine knows."
                       (not (rs-smtpmail--engine-decrypts-p))))
        source))
     ((and `(:source ,(and (pred stringp) file) . ,restrictions)
-          (guard (rs-smtpmail--unrestricted-p restrictions)))
+          (guard (seq-every-p (lambda (key)
+                                (or (memq (plist-get restrictions key) '(nil t))
+                                    (stringp (plist-get restrictions key))))
+                              '(:host :port :user))))
      (rs-smtpmail--netrc-file file))))
 
 (defun rs-smtpmail--engine-decrypts-p ()
@@ -121,10 +128,14 @@ The system's own, which are its standard value, the engine knows."
               (let ((process-environment initial-environment))
                 (getenv "GNUPGHOME")))))
 
-(defun rs-smtpmail--unrestricted-p (restrictions)
-  "Whether RESTRICTIONS, of an element of `auth-sources', restrict nothing."
-  (seq-every-p (lambda (key) (memq (plist-get restrictions key) '(nil t)))
-               '(:host :port :user)))
+(defun rs-smtpmail--restrictions (source)
+  "Return what SOURCE, an element of `auth-sources', is only for, a plist."
+  (when (listp source)
+    (mapcan (lambda (key)
+              (let ((value (plist-get source key)))
+                (unless (memq value '(nil t))
+                  (list key value))))
+            '(:host :port :user))))
 
 ;;;; Credentials
 
@@ -186,7 +197,12 @@ The system's own, which are its standard value, the engine knows."
 
 (defun rs-smtpmail--ask-credentials (event)
   "Ask the user for the credentials that EVENT is about, and answer it."
-  (let ((answer (list :error "No password was given")))
+  (let ((answer (list :error "No password was given"))
+        (query (rs-smtpmail--query event)))
+    ;; What was given before has not worked.
+    (setq rs-smtpmail--unsaved
+          (seq-remove (lambda (unsaved) (equal query (cadr unsaved)))
+                      rs-smtpmail--unsaved))
     (unwind-protect
         (setq answer
               (condition-case err
@@ -195,8 +211,9 @@ The system's own, which are its standard value, the engine knows."
                          (save (plist-get found :save-function)))
                     (setq rs-smtpmail--last-user (plist-get found :user))
                     (when save
-                      (puthash (plist-get event :request) save
-                               rs-smtpmail--save-functions))
+                      (push (list (plist-get event :request)
+                                  query save)
+                            rs-smtpmail--unsaved))
                     (rs-smtpmail--as-answer found))
                 (quit (list :error "The question for the password was quit"))
                 (error (list :error (error-message-string err)))))
@@ -247,14 +264,13 @@ A search with :create would find just those that have been rejected."
 
 (defun rs-smtpmail--save-credentials (event)
   "Offer to save what was given for the request of EVENT, which has worked."
-  (let* ((request (plist-get event :request))
-         (save (gethash request rs-smtpmail--save-functions)))
-    (when save
-      (remhash request rs-smtpmail--save-functions)
+  (let ((unsaved (assq (plist-get event :request) rs-smtpmail--unsaved)))
+    (when unsaved
+      (setq rs-smtpmail--unsaved (delq unsaved rs-smtpmail--unsaved))
       (rs-smtpmail--when-user-is-there
        (lambda (_)
          (let ((inhibit-quit nil))
-           (funcall save)))))))
+           (funcall (nth 2 unsaved))))))))
 
 (defun rs-smtpmail--answer-passphrase (event)
   "Answer EVENT, by which the engine asks for a passphrase for gpg."

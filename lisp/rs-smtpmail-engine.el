@@ -308,7 +308,7 @@ Another Emacs may have sent them, of which we get no event."
                      ('pending (and (> (plist-get entry :attempts)
                                        (gethash id rs-smtpmail--awaited))
                                     'deferred))
-                     ('sending nil)
+                     ((or 'sending 'needs-credentials) nil)
                      (settled settled))))
         ;; What we did ourselves is told by an event, which says more.
         (rs-smtpmail--wake)

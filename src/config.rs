@@ -8,6 +8,7 @@ use std::time::Duration;
 use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Restriction;
 use crate::schedule::Patience;
 use crate::tls::{Pin, PinError};
 
@@ -203,6 +204,8 @@ impl std::fmt::Display for Port {
 pub enum AuthSource {
     /// A netrc-format file, plain or `.gpg`, read natively.
     Netrc(PathBuf),
+    /// The same, but only for some queries.
+    RestrictedNetrc(PathBuf, Restriction),
     /// Any other backend: Lisp searches this element of its list.
     Lisp(i64),
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::config::{
     AuthSource, ConfigError, Port, Server, Settings, StreamType, TlsSettings, Unconfirmed,
 };
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Restriction};
 use crate::events::{Event, Kind};
 use crate::message::Message;
 use crate::module::Failure;
@@ -207,6 +207,13 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
         for element in elements(list)? {
             auth_sources.push(if is(element, "stringp")? {
                 AuthSource::Netrc(PathBuf::from(element.into_rust::<String>()?))
+            } else if let Some(path) = get::<String>(element, ":netrc")? {
+                let only = Restriction {
+                    host: get(element, ":host")?,
+                    port: get(element, ":port")?,
+                    user: get(element, ":user")?,
+                };
+                AuthSource::RestrictedNetrc(PathBuf::from(path), only)
             } else {
                 AuthSource::Lisp(element.cdr::<Value<'_>>()?.car()?)
             });
@@ -313,6 +320,7 @@ pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Val
         State::Unconfirmed => "unconfirmed",
         State::Held => "held",
         State::NeedsUser => "needs-user",
+        State::NeedsCredentials => "needs-credentials",
         State::Scheduled => "scheduled",
         State::Filing => "filing",
         State::Sent => "sent",

@@ -315,7 +315,6 @@ impl Dispatcher {
         let Some(lane) = self.lane_of.remove(&task) else {
             return;
         };
-        lane.workers.set(lane.workers.get() - 1);
         if let Some(panic) = panic {
             let text = format!("internal error in a session (please report it): {panic}");
             self.shared.outbox.push(Event::Problem(text));

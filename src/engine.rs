@@ -164,6 +164,15 @@ impl Engine {
         Ok(self.spool.look(id, self.flights.contains(id))?)
     }
 
+    /// An entry's `state`, with what the spool does not know: that it waits for the
+    /// user to give a password.
+    pub fn state_to_show(&self, entry: &Entry, state: State) -> State {
+        match state {
+            State::Pending if self.requests.is_asking_for(&entry.server) => State::NeedsCredentials,
+            _ => state,
+        }
+    }
+
     /// The stored bytes of an entry.
     pub fn message(&self, id: EntryId) -> Result<Vec<u8>, EngineError> {
         Ok(self.spool.message(id)?)

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::config::{AuthSource, Server, Settings};
 use crate::credentials::{self, Credentials};
 use crate::events::{Event, Outbox};
-use crate::requests::{Answer, Requests};
+use crate::questions::Questions;
+use crate::requests::{Account, Answer, Requests, account};
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.
@@ -17,10 +18,8 @@ pub struct Keyring {
     outbox: Arc<Outbox>,
     requests: Arc<Requests>,
     given: RefCell<HashMap<Account, Credentials>>,
+    questions: Questions,
 }
-
-/// What credentials are looked up by.
-type Account = (String, String, Option<String>);
 
 /// Credentials the user gave, and the request to report their success under.
 #[derive(Clone, Debug)]
@@ -30,14 +29,6 @@ pub struct Given {
     request: u64,
 }
 
-fn account(server: &Server) -> Account {
-    (
-        server.host.clone(),
-        server.port.to_string(),
-        server.user.clone(),
-    )
-}
-
 impl Keyring {
     /// A keyring that asks Lisp through `outbox`.
     pub fn new(outbox: Arc<Outbox>, requests: Arc<Requests>) -> Self {
@@ -45,6 +36,7 @@ impl Keyring {
             outbox,
             requests,
             given: RefCell::default(),
+            questions: Questions::default(),
         }
     }
 
@@ -58,9 +50,18 @@ impl Keyring {
         if given.is_some() {
             return Ok(given);
         }
+        let query = credentials::Query {
+            host: server.host.clone(),
+            port: server.port.to_string(),
+            user: server.user.clone(),
+        };
         for source in &settings.auth_sources {
             let found = match source {
-                AuthSource::Netrc(path) => self.search_file(path.clone(), server, settings).await?,
+                AuthSource::RestrictedNetrc(_, only) if !only.admits(&query) => None,
+                AuthSource::Netrc(path) | AuthSource::RestrictedNetrc(path, _) => {
+                    self.search_file(path.clone(), query.clone(), settings)
+                        .await?
+                }
                 AuthSource::Lisp(number) => {
                     match self.ask_lisp(server, Some(*number), None).await {
                         (_, Answer::Credentials(credentials)) => Some(credentials),
@@ -76,23 +77,27 @@ impl Keyring {
         Ok(None)
     }
 
-    /// Asks the user; `rejected` is what the server said to the last ones. `None` if
-    /// the user has none to give.
+    /// Asks the user; `rejected` is what the server said to the last ones, and `tried`
+    /// which these were. `None` if the user has none to give.
     pub async fn ask(
         &self,
         server: &Server,
         rejected: Option<String>,
+        tried: Option<&Credentials>,
     ) -> Result<Option<Given>, String> {
-        match self.ask_lisp(server, None, rejected).await {
-            (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
-                Ok(Some(Given {
-                    credentials,
-                    request,
-                }))
+        let ask = async {
+            match self.ask_lisp(server, None, rejected).await {
+                (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
+                    Ok(Some(Given {
+                        credentials,
+                        request,
+                    }))
+                }
+                (_, Answer::Error(error)) => Err(error),
+                _ => Ok(None),
             }
-            (_, Answer::Error(error)) => Err(error),
-            _ => Ok(None),
-        }
+        };
+        self.questions.ask(account(server), tried, ask).await
     }
 
     /// Remembers credentials the user gave, which have worked.
@@ -106,22 +111,22 @@ impl Keyring {
     }
 
     /// Forgets what the server refused.
-    pub fn reject(&self, server: &Server) {
-        self.given.borrow_mut().remove(&account(server));
+    pub fn reject(&self, server: &Server, refused: &Credentials) {
+        let account = account(server);
+        let mut given = self.given.borrow_mut();
+        if given.get(&account) == Some(refused) {
+            given.remove(&account);
+        }
+        self.questions.forget(&account, refused);
         credentials::forget();
     }
 
     async fn search_file(
         &self,
         path: PathBuf,
-        server: &Server,
+        query: credentials::Query,
         settings: &Settings,
     ) -> Result<Option<Credentials>, String> {
-        let query = credentials::Query {
-            host: server.host.clone(),
-            port: server.port.to_string(),
-            user: server.user.clone(),
-        };
         let asker = settings
             .loopback_pinentry
             .then(|| (Arc::clone(&self.outbox), Arc::clone(&self.requests)));
@@ -153,6 +158,9 @@ impl Keyring {
         rejected: Option<String>,
     ) -> (u64, Answer) {
         let (request, answer) = self.requests.open();
+        if source.is_none() {
+            self.requests.note_asking(request, server);
+        }
         let (host, port, user) = account(server);
         self.outbox.push(Event::Credentials {
             request,

@@ -11,15 +11,14 @@
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
-//!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
 //!   -> trust       certificates that the user must judge
+//!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
 //!
 //! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
-//! `platform` holds what differs between
-//! systems. Only this file, `module` and `convert` know of Emacs.
+//! `platform` holds what differs between systems. Only this file, `module` and `convert` know of Emacs.
 
 emacs::plugin_is_GPL_compatible!();
 
@@ -41,6 +40,7 @@ mod lane;
 pub mod message;
 mod module;
 mod platform;
+mod questions;
 pub mod requests;
 pub mod schedule;
 mod shared;

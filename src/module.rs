@@ -349,9 +349,10 @@ With ID, return only that message's plist, or nil if there is none.
   :id STRING  :created TIME  :sender STRING  :server PLIST
   :state      `pending' (waits for its next try), `sending', `failed' (refused
               for good), `unconfirmed' (the line was cut after the last byte:
-              the server may have it), `held', `needs-user', `scheduled'
-              (waits for its :not-before), or `filing' (accepted; its copy is
-              still to be filed)
+              the server may have it), `held', `needs-user',
+              `needs-credentials' (you are asked for the password, or will be
+              when Emacs is idle), `scheduled' (waits for its :not-before), or
+              `filing' (accepted; its copy is still to be filed)
   :recipients a list of (:address STRING :state STATE :reply STRING), STATE
               one of `pending', `accepted', `failed', `unconfirmed'
   :subject STRING  :message-id STRING  :size BYTES  :attempts NUMBER
@@ -370,12 +371,16 @@ fn queue_list(env: &CallEnv) -> emacs::Result<Value<'_>> {
             let entries = engine.list()?;
             return without_gc(env, || {
                 Ok(convert::list(env, entries, |env, (entry, state)| {
+                    let state = engine.state_to_show(&entry, state);
                     convert::entry(env, &entry, state)
                 })?)
             });
         };
         match engine.entry(entry_id(&id)?) {
-            Ok((entry, state)) => Ok(convert::entry(env, &entry, state)?),
+            Ok((entry, state)) => {
+                let state = engine.state_to_show(&entry, state);
+                Ok(convert::entry(env, &entry, state)?)
+            }
             Err(EngineError::Spool(SpoolError::NoSuchEntry(_))) => Ok(env.intern("nil")?),
             Err(error) => Err(error.into()),
         }

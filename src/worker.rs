@@ -57,6 +57,14 @@ struct Worker {
     given: Option<Given>,
 }
 
+/// The one that leaves no longer counts at once, or two could leave to each other what
+/// still waits.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.lane.workers.set(self.lane.workers.get() - 1);
+    }
+}
+
 impl Worker {
     /// A session that can send: open, and logged in as far as that is possible
     /// without being asked to.
@@ -163,7 +171,7 @@ impl Worker {
                     Ok(Some(session))
                 }
                 Ok(None) => Err(no_auth(server)),
-                Err(trouble) => self.ask_again(session, trouble).await,
+                Err(trouble) => self.ask_again(session, &credentials, trouble).await,
             };
         }
         let found = keyring
@@ -183,14 +191,14 @@ impl Worker {
             {
                 Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
                 Ok(_) => Ok(Some(session)),
-                Err(trouble) => self.ask_again(session, trouble).await,
+                Err(trouble) => self.ask_again(session, &credentials, trouble).await,
             },
             // As in smtpmail: with nothing stored, the server may want nothing.
             None if demand.is_none() && !server.require_auth => Ok(Some(session)),
             _ => {
                 let what = demand.unwrap_or_else(|| "no password is stored".to_owned());
                 let trouble = credentials_trouble(server, what);
-                self.ask_user(session, None, trouble).await
+                self.ask_user(session, None, None, trouble).await
             }
         }
     }
@@ -199,13 +207,16 @@ impl Worker {
     async fn ask_again(
         &mut self,
         session: Session,
+        tried: &Credentials,
         trouble: Trouble,
     ) -> Result<Option<Session>, Trouble> {
         let refusal = trouble.reply.as_ref().map(ToString::to_string);
         match (trouble.disposition, refusal) {
             (Disposition::NeedsUser(Need::Auth), Some(refusal)) => {
-                self.lane.shared().keyring.reject(&self.lane.server);
-                self.ask_user(session, Some(refusal), trouble).await
+                let lane = &self.lane;
+                lane.shared().keyring.reject(&lane.server, tried);
+                self.ask_user(session, Some(refusal), Some(tried), trouble)
+                    .await
             }
             _ => Err(trouble),
         }
@@ -215,11 +226,13 @@ impl Worker {
         &mut self,
         session: Session,
         rejected: Option<String>,
+        tried: Option<&Credentials>,
         trouble: Trouble,
     ) -> Result<Option<Session>, Trouble> {
         session.quit().await;
         let lane = Rc::clone(&self.lane);
-        match lane.shared().keyring.ask(&lane.server, rejected).await {
+        let keyring = &lane.shared().keyring;
+        match keyring.ask(&lane.server, rejected, tried).await {
             Ok(Some(given)) => {
                 self.given = Some(given);
                 Ok(None)

@@ -27,7 +27,12 @@ fn decryption() {
     trouble_is_told_apart(&gnupg);
     decrypted_text_is_kept_until_forgotten(&gnupg);
     a_secret_may_be_encrypted_by_itself(&gnupg);
+    an_expired_key(&gnupg);
+    a_key_on_a_card_that_is_not_there(&gnupg);
+    #[cfg(target_os = "linux")]
+    an_agent_started_by_us_takes_signals(&gnupg);
     an_agent_that_cannot_be_started(&gnupg);
+    without_gnupg(&gnupg);
 }
 
 fn a_key_without_passphrase(gnupg: &Gnupg) {
@@ -170,6 +175,96 @@ fn an_agent_that_cannot_be_started(gnupg: &Gnupg) {
     }
 }
 
+/// It still decrypts, as with gpg.
+fn an_expired_key(gnupg: &Gnupg) {
+    let then = ["--faked-system-time", "20200101T000000!"];
+    let key = ["--passphrase", "", "--quick-gen-key", "<old@mail.example>"];
+    gnupg.gpg(
+        &[&then[..], &key, &["future-default", "default", "1d"]].concat(),
+        "",
+    );
+    let recipient = ["--recipient", "old@mail.example", "--encrypt"];
+    let path = gnupg.encrypt("old.gpg", &[&then[..], &recipient].concat());
+    assert_eq!(plain(decrypt(&path, None)), TEXT);
+}
+
+/// The secret key is replaced by what is left of it when it has been moved to a card.
+fn a_key_on_a_card_that_is_not_there(gnupg: &Gnupg) {
+    let path = gnupg.encrypt(
+        "card.gpg",
+        &["--recipient", "card@mail.example", "--encrypt"],
+    );
+    let listed = gnupg.gpg(
+        &["--with-colons", "--with-keygrip", "-K", "card@mail.example"],
+        "",
+    );
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut grips = listed.lines().filter(|line| line.starts_with("grp:"));
+    let grip = grips.next_back().unwrap().split(':').nth(9).unwrap();
+    let file = gnupg.path(&format!("private-keys-v1.d/{grip}.key"));
+    let key = fs::read_to_string(&file).unwrap();
+    let (public, _) = key.split_once("(d #").expect("a key without passphrase");
+    let public = public.replace("(private-key", "(shadowed-private-key");
+    let moved =
+        format!("{public}(shadowed t1-v1 (#D2760001240102000006000000010000# OPENPGP.2))))\n");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, moved).unwrap();
+    gnupg.kill_agent();
+    let error = decrypt(&path, Some(&mut answer("", &mut Vec::new()))).unwrap_err();
+    expect(&error, GpgErrorKind::NoCard, &path);
+}
+
+/// As the threads are that decrypt, ours are deaf.
+#[cfg(target_os = "linux")]
+fn an_agent_started_by_us_takes_signals(gnupg: &Gnupg) {
+    let path = gnupg.path("open.gpg");
+    let blocked = || {
+        let pid = gnupg.connect_agent("GETINFO pid");
+        let pid = pid.strip_prefix("D ").and_then(|rest| rest.lines().next());
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.unwrap())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+        line.unwrap().to_owned()
+    };
+    gnupg.kill_agent();
+    gnupg.gpgconf(&["--launch", "gpg-agent"]);
+    let usual = blocked();
+    gnupg.kill_agent();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: all zeroes is a valid set, and only this thread's mask changes.
+            let before = unsafe {
+                let mut signals: libc::sigset_t = std::mem::zeroed();
+                libc::sigfillset(&raw mut signals);
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals, std::ptr::null_mut());
+                thread_mask()
+            };
+            assert_eq!(plain(decrypt(&path, None)), TEXT);
+            assert_eq!(thread_mask(), before);
+            assert_ne!(before, usual);
+        });
+    });
+    assert_eq!(blocked(), usual);
+}
+
+#[cfg(target_os = "linux")]
+fn thread_mask() -> String {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+    line.unwrap().to_owned()
+}
+
+fn without_gnupg(gnupg: &Gnupg) {
+    let path = gnupg.path("open.gpg");
+    gpgme::init()
+        .set_engine_path(gpgme::Protocol::OpenPgp, "/nonexistent/gpg")
+        .unwrap();
+    expect(
+        &decrypt(&path, None).unwrap_err(),
+        GpgErrorKind::NoGnuPg,
+        &path,
+    );
+}
+
 fn query() -> Query {
     Query {
         host: "mail.example".to_owned(),
@@ -203,8 +298,8 @@ fn expect(error: &GpgError, kind: GpgErrorKind, path: &Path) {
     assert!(error.to_string().contains(&name), "{error}");
 }
 
-/// A GnuPG home with the keys of open@, locked@ (with a passphrase) and
-/// lost@mail.example, and an agent without pinentry.
+/// A GnuPG home with the keys of open@, locked@ (with a passphrase), lost@ and
+/// card@mail.example, and an agent without pinentry.
 struct Gnupg {
     home: TempDir,
 }
@@ -223,7 +318,12 @@ impl Gnupg {
         let settings = "allow-loopback-pinentry\npinentry-program /nonexistent/pinentry\n";
         fs::write(home.path().join("gpg-agent.conf"), settings).unwrap();
         let gnupg = Gnupg { home };
-        for (name, passphrase) in [("open", ""), ("locked", PASSPHRASE), ("lost", "")] {
+        for (name, passphrase) in [
+            ("open", ""),
+            ("locked", PASSPHRASE),
+            ("lost", ""),
+            ("card", ""),
+        ] {
             let user = format!("Ann <{name}@mail.example>");
             let key = [
                 "--quick-gen-key",
@@ -294,6 +394,16 @@ impl Gnupg {
 
     fn kill_agent(&self) {
         self.gpgconf(&["--kill", "gpg-agent"]);
+    }
+
+    /// What the agent answers to `command`.
+    #[cfg(target_os = "linux")]
+    fn connect_agent(&self, command: &str) -> String {
+        let output = Command::new("gpg-connect-agent")
+            .args(["--no-autostart", command, "/bye"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn gpgconf(&self, arguments: &[&str]) {

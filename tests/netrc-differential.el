@@ -3,7 +3,7 @@
 ;;; Commentary:
 
 ;; Run by netrc_differential.rs with the name of a file of queries, each a list
-;; (FILE HOST PORT USER).  Prints a line for each: "error", "none", or "found" with
+;; (SOURCE HOST PORT USER), SOURCE an element of `auth-sources'.  Prints a line for each: "error", "none", or "found" with
 ;; user, secret and smtp-auth, each "-" (nil) or "=" and base64 of its UTF-8 bytes.
 
 ;;; Code:
@@ -18,9 +18,9 @@
 
 (defun netrc-differential-search (query)
   "Return the line to print for QUERY."
-  (pcase-let ((`(,file ,host ,port ,user) query))
+  (pcase-let ((`(,source ,host ,port ,user) query))
     (condition-case nil
-        (let* ((auth-sources (list file))
+        (let* ((auth-sources (list source))
                (auth-source-do-cache nil)
                (auth-source-netrc-cache nil)
                (found (auth-source-search :host host :port port :user user :max 1)))

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine;
-use rs_smtpmail::credentials::{Query, netrc, read_source};
+use rs_smtpmail::credentials::{Query, Restriction, netrc, read_source};
 
 const FILES: usize = 1500;
-const QUERIES_A_FILE: usize = 3;
+const QUERIES_A_FILE: usize = 7;
 
 /// The same numbers in every run (SplitMix64).
 struct Dice(u64);
@@ -214,6 +214,8 @@ fn file_of_passwords(c: char) -> Vec<u8> {
 
 struct Case {
     file: PathBuf,
+    /// Of the element of `auth-sources` that names the file.
+    only: Restriction,
     query: Query,
 }
 
@@ -224,11 +226,33 @@ impl fmt::Display for Case {
             let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
             format!("\"{escaped}\"")
         };
+        let part = |text: &Option<String>| text.as_deref().map_or("nil".to_owned(), string);
         let Query { host, port, user } = &self.query;
-        let user = user.as_deref().map_or("nil".to_owned(), string);
-        let file = string(self.file.to_str().unwrap());
-        write!(f, "({file} {} {} {user})", string(host), string(port))
+        let mut source = string(self.file.to_str().unwrap());
+        if self.only != Restriction::default() {
+            let Restriction { host, port, user } = &self.only;
+            let [host, port, user] = [host, port, user].map(part);
+            source = format!("(:source {source} :host {host} :port {port} :user {user})");
+        }
+        let (host, port, user) = (string(host), string(port), part(user));
+        write!(f, "({source} {host} {port} {user})")
     }
+}
+
+/// Mostly none; and of the others many that admit `query`.
+fn restriction(dice: &mut Dice, query: &Query) -> Restriction {
+    let mut only = Restriction::default();
+    if dice.one_in(3) {
+        let mut part = |words: &[&str], own: Option<&str>| match dice.throw(6) {
+            0 => Some(dice.pick(words).to_owned()),
+            1..3 => own.map(str::to_owned),
+            _ => None,
+        };
+        only.host = part(HOSTS, Some(&query.host));
+        only.port = part(PORTS, Some(&query.port));
+        only.user = part(USERS, query.user.as_deref());
+    }
+    only
 }
 
 fn cases(directory: &Path) -> Vec<Case> {
@@ -243,8 +267,9 @@ fn cases(directory: &Path) -> Vec<Case> {
                 port: dice.pick(&PORTS[..5]).to_owned(),
                 user: dice.one_in(3).then(|| dice.pick(USERS).to_owned()),
             };
+            let only = restriction(&mut dice, &query);
             let file = path.clone();
-            cases.push(Case { file, query });
+            cases.push(Case { file, only, query });
         }
     }
     for c in (' '..='~').chain(['ß', 'щ', '中']) {
@@ -257,8 +282,11 @@ fn cases(directory: &Path) -> Vec<Case> {
                     port: port.to_string(),
                     user: None,
                 };
-                let file = path.clone();
-                cases.push(Case { file, query });
+                cases.push(Case {
+                    file: path.clone(),
+                    only: Restriction::default(),
+                    query,
+                });
             }
         }
     }
@@ -296,6 +324,9 @@ fn emacs(directory: &Path, cases: &[Case]) -> Vec<String> {
 
 /// What is found, in the form Emacs prints it.
 fn ours(case: &Case) -> String {
+    if !case.only.admits(&case.query) {
+        return "none".to_owned();
+    }
     let text = read_source(&case.file, None).unwrap().unwrap();
     let encode = |value: Option<&str>| match value {
         None => "-".to_owned(),
@@ -321,6 +352,7 @@ fn finds_what_auth_source_finds() {
     let cases = cases(directory.path());
     let expected = emacs(directory.path(), &cases);
     assert_eq!(expected.len(), cases.len(), "Emacs stopped early");
+    assert!(cases.len() >= 10_000, "only {} searches", cases.len());
     let mut differing = 0;
     for (case, expected) in cases.iter().zip(&expected) {
         let found = ours(case);
@@ -329,12 +361,20 @@ fn finds_what_auth_source_finds() {
             if differing <= 5 {
                 let text = fs::read(&case.file).unwrap();
                 eprintln!("{}", text.escape_ascii());
-                eprintln!("{:?}\nEmacs: {expected}\nhere:  {found}\n", case.query);
+                eprintln!("{case}\nEmacs: {expected}\nhere:  {found}\n");
             }
         }
     }
     assert_eq!(differing, 0, "of {} searches", cases.len());
-    // The generated cases are worth something: each outcome is there often.
+    // The generated cases are worth something: each outcome is there often, also for
+    // restricted sources.
+    let restricted = |case: &Case| case.only != Restriction::default();
+    for outcome in ["none", "found ="] {
+        let both = cases.iter().zip(&expected);
+        let both = both.filter(|(case, line)| restricted(case) && line.starts_with(outcome));
+        let count = both.count();
+        assert!(count >= 50, "{outcome} in restricted sources: only {count}");
+    }
     for outcome in ["error", "none", "found =", "found -"] {
         let count = expected
             .iter()

@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::panic::UnwindSafe;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ use gpgme::{Context, Data, Error, PassphraseProvider, PassphraseRequest, Pinentr
 use zeroize::Zeroizing;
 
 use super::source::Ask;
+use super::wiped::Wiped;
+use crate::platform::with_signals;
 
 /// The text of `encrypted`, which comes from the file `path`. Blocks until GnuPG, and
 /// perhaps the user, is done.
@@ -30,9 +32,9 @@ pub fn decrypt(
         path,
         refused: &mut refused,
     });
-    let result = run(encrypted, &mut text, asker);
+    let result = with_signals(|| run(encrypted, &mut text, asker));
     match (result, refused) {
-        (Ok(()), _) => Ok(text.0),
+        (Ok(()), _) => Ok(text.into_bytes()),
         (Err(_), Some(reason)) => Err(GpgError {
             path: path.to_owned(),
             kind: GpgErrorKind::Cancelled,
@@ -130,27 +132,6 @@ impl gpgme::StatusHandler for StatusErrors<'_> {
     }
 }
 
-/// Bytes of which no copy is left behind when they grow.
-#[derive(Default)]
-struct Wiped(Zeroizing<Vec<u8>>);
-
-impl Write for Wiped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let needed = self.0.len() + bytes.len();
-        if needed > self.0.capacity() {
-            let mut grown = Zeroizing::new(Vec::with_capacity(2 * needed));
-            grown.extend_from_slice(&self.0);
-            self.0 = grown;
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Why a file could not be decrypted: one readable text that names the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpgError {
@@ -170,6 +151,12 @@ pub enum GpgErrorKind {
     Cancelled,
     /// The passphrase was wrong.
     BadPassphrase,
+    /// The key is on a card that is not there, or no card can be read.
+    NoCard,
+    /// The card takes no PIN any more, after too many wrong ones.
+    CardLocked,
+    /// The key must not be used any more.
+    KeyExpired,
     /// gpg-agent cannot be reached or started.
     NoAgent,
     /// The agent has no pinentry, or not one that works here.
@@ -187,12 +174,21 @@ impl GpgErrorKind {
     fn of(error: Error, asking: bool) -> Self {
         let from_pinentry = error == error.with_source(Error::SOURCE_PINENTRY);
         match Error::new(error.code()) {
+            // This is what GPGME makes of a gpg that has gone, too.
+            Error::NO_DATA if !gpg_is_there() => GpgErrorKind::NoGnuPg,
             Error::NO_DATA => GpgErrorKind::NotOpenPgp,
             // This is what GnuPG says for want of an agent, too.
             Error::NO_SECKEY if !agent_answers() => GpgErrorKind::NoAgent,
             Error::NO_SECKEY => GpgErrorKind::NoSecretKey,
             Error::CANCELED | Error::FULLY_CANCELED | Error::TIMEOUT => GpgErrorKind::Cancelled,
-            Error::BAD_PASSPHRASE | Error::BAD_KEY => GpgErrorKind::BadPassphrase,
+            Error::BAD_PASSPHRASE | Error::BAD_KEY | Error::BAD_PIN => GpgErrorKind::BadPassphrase,
+            Error::CARD_NOT_PRESENT
+            | Error::CARD_REMOVED
+            | Error::NO_SCDAEMON
+            | Error::SCDAEMON
+            | Error::ENODEV => GpgErrorKind::NoCard,
+            Error::PIN_BLOCKED => GpgErrorKind::CardLocked,
+            Error::KEY_EXPIRED | Error::CERT_EXPIRED => GpgErrorKind::KeyExpired,
             Error::NO_AGENT => GpgErrorKind::NoAgent,
             Error::NO_PIN_ENTRY => GpgErrorKind::NoPinentry,
             Error::NOT_SUPPORTED if asking => GpgErrorKind::NoLoopback,
@@ -201,6 +197,15 @@ impl GpgErrorKind {
             _ => GpgErrorKind::Other,
         }
     }
+}
+
+/// Whether the program that GPGME means to run exists.
+fn gpg_is_there() -> bool {
+    let Ok(context) = Context::from_protocol(Protocol::OpenPgp) else {
+        return false;
+    };
+    let path = context.engine_info().path().map(PathBuf::from);
+    path.is_ok_and(|path| path.exists())
 }
 
 /// Whether gpg-agent runs. GnuPG starts it on demand, if it can and may.
@@ -232,7 +237,14 @@ impl fmt::Display for GpgError {
                 "it is encrypted to a key whose secret part you don't have"
             }
             GpgErrorKind::Cancelled => "no passphrase was given",
-            GpgErrorKind::BadPassphrase => "the passphrase was wrong",
+            GpgErrorKind::BadPassphrase => "the passphrase (or PIN) was wrong",
+            GpgErrorKind::NoCard => {
+                "its key is on a smart card that is not there or cannot be read"
+            }
+            GpgErrorKind::CardLocked => {
+                "its key is on a smart card that is locked, after too many wrong PINs"
+            }
+            GpgErrorKind::KeyExpired => "it is encrypted to a key that has expired",
             GpgErrorKind::NoAgent => "gpg-agent is not running and could not be started",
             GpgErrorKind::NoPinentry => {
                 "gpg-agent could not ask for the passphrase with its pinentry"
@@ -248,3 +260,58 @@ impl fmt::Display for GpgError {
 }
 
 impl std::error::Error for GpgError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what takes a card, a pinentry or another GnuPG to happen, too.
+    #[test]
+    fn troubles_have_their_own_texts() {
+        for (error, kind, words) in [
+            (Error::NO_DATA, GpgErrorKind::NotOpenPgp, "not a file"),
+            (Error::CANCELED, GpgErrorKind::Cancelled, "no passphrase"),
+            (
+                Error::FULLY_CANCELED,
+                GpgErrorKind::Cancelled,
+                "no passphrase",
+            ),
+            (Error::TIMEOUT, GpgErrorKind::Cancelled, "no passphrase"),
+            (
+                Error::BAD_PASSPHRASE,
+                GpgErrorKind::BadPassphrase,
+                "was wrong",
+            ),
+            (Error::BAD_PIN, GpgErrorKind::BadPassphrase, "PIN"),
+            (Error::CARD_NOT_PRESENT, GpgErrorKind::NoCard, "smart card"),
+            (Error::CARD_REMOVED, GpgErrorKind::NoCard, "not there"),
+            (Error::NO_SCDAEMON, GpgErrorKind::NoCard, "cannot be read"),
+            (Error::PIN_BLOCKED, GpgErrorKind::CardLocked, "locked"),
+            (Error::KEY_EXPIRED, GpgErrorKind::KeyExpired, "expired"),
+            (Error::NO_AGENT, GpgErrorKind::NoAgent, "gpg-agent"),
+            (Error::NO_PIN_ENTRY, GpgErrorKind::NoPinentry, "pinentry"),
+            (
+                Error::NOT_SUPPORTED,
+                GpgErrorKind::NoLoopback,
+                "allow-loopback-pinentry",
+            ),
+            (Error::INV_ENGINE, GpgErrorKind::NoGnuPg, "not installed"),
+            (Error::GENERAL, GpgErrorKind::Other, "GnuPG failed"),
+        ] {
+            assert_eq!(GpgErrorKind::of(error, true), kind, "{error}");
+            let text = GpgError {
+                path: PathBuf::from("/a/authinfo.gpg"),
+                kind,
+                detail: error.description().into_owned(),
+            };
+            let text = text.to_string();
+            assert!(
+                text.starts_with("cannot decrypt /a/authinfo.gpg: "),
+                "{text}"
+            );
+            assert!(text.contains(words), "{text}");
+        }
+        let bare = GpgErrorKind::of(Error::NOT_SUPPORTED, false);
+        assert_eq!(bare, GpgErrorKind::Other);
+    }
+}

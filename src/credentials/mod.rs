@@ -15,14 +15,17 @@
 //! `.json`), compressed and remote files are left to Lisp.
 //!
 //! Everything here but [`forget`] may block: on the disk, on gpg-agent, on a pinentry.
-//! Secrets are wiped from memory when dropped, and no `Debug` shows them.
+//! Secrets are wiped from memory when dropped, and no `Debug` shows them. While they are
+//! in use a core file has them: Emacs keeps passwords in its own heap (auth-source's
+//! cache), so keeping ours alone out of it (`MADV_DONTDUMP`) would protect nobody.
 
 #[cfg(feature = "gpg")]
 pub mod gpg;
 pub mod netrc;
 mod source;
 mod text;
+pub(crate) mod wiped;
 mod words;
 
-pub use netrc::{Credentials, NetrcError, Query};
+pub use netrc::{Credentials, NetrcError, Query, Restriction};
 pub use source::{Ask, SourceError, forget, read_source, search_file};

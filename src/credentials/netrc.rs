@@ -34,6 +34,28 @@ pub struct Query {
     pub user: Option<String>,
 }
 
+/// The queries that an element of `auth-sources` is for, `(:source … :host …)`: `None`
+/// stands for any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restriction {
+    /// `:host`
+    pub host: Option<String>,
+    /// `:port`
+    pub port: Option<String>,
+    /// `:user`; a query for any user is not among them.
+    pub user: Option<String>,
+}
+
+impl Restriction {
+    /// Whether `query` is one of them.
+    pub fn admits(&self, query: &Query) -> bool {
+        let admits = |only: &Option<String>, wanted| only.is_none() || only.as_deref() == wanted;
+        admits(&self.host, Some(query.host.as_str()))
+            && admits(&self.port, Some(query.port.as_str()))
+            && admits(&self.user, query.user.as_deref())
+    }
+}
+
 /// What was found; a part that the entry doesn't have is `None`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {

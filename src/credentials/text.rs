@@ -12,9 +12,7 @@ pub fn decode(bytes: &[u8]) -> Zeroizing<String> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = Zeroizing::new(match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        Err(_) if bytes.iter().any(|byte| (0x80..0xA0).contains(byte)) => {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
+        Err(_) if bytes.iter().any(|byte| (0x80..0xA0).contains(byte)) => lossy(bytes),
         Err(_) => latin_1(bytes),
     });
     with_unix_line_ends(text)
@@ -39,7 +37,20 @@ pub fn with_unix_line_ends(text: Zeroizing<String>) -> Zeroizing<String> {
     converted
 }
 
-/// Sized at once: a string that grows leaves copies behind.
+/// As [`String::from_utf8_lossy`], but sized at once: a string that grows leaves copies
+/// behind.
+fn lossy(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(3 * bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    text
+}
+
+/// Sized at once, too.
 fn latin_1(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     text.extend(bytes.iter().map(|&byte| char::from(byte)));

@@ -19,11 +19,12 @@ use rsasl::prelude::{
 };
 use rsasl::property::{AuthId, AuthzId, OAuthBearerToken, Password};
 use rsasl::validate::NoValidation;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::reply::Reply;
 use super::wire::{Wire, WireError};
 use crate::credentials::Credentials;
+use crate::credentials::wiped::{self, Wiped};
 
 /// How an AUTH exchange failed.
 #[derive(Debug)]
@@ -106,23 +107,22 @@ pub async fn authenticate(
     limit: Duration,
 ) -> Result<(), AuthError> {
     let mut session = Exchange::start(mechanism, credentials, channel)?;
-    let mut command = Zeroizing::new(format!("AUTH {mechanism}"));
+    let mut command = wiped::concat(&["AUTH ", mechanism, "\r\n"]);
     let mut is_running = true;
     let mut shown = format!("AUTH {mechanism}");
     if session.are_we_first() {
         shown.push_str(" <omitted>");
         let (response, running) = session.respond(None)?;
         is_running = running;
-        command.push(' ');
-        command.push_str(if response.is_empty() { "=" } else { &response });
+        let response = if response.is_empty() { "=" } else { &response };
+        command = wiped::concat(&["AUTH ", mechanism, " ", response, "\r\n"]);
     }
-    command.push_str("\r\n");
+    let secret = credentials.secret.as_deref().map_or("", String::as_str);
     loop {
         let reply = wire
-            .ask_secretly(&command, &shown, limit)
+            .ask_secretly(&command, &shown, secret, limit)
             .await
             .map_err(AuthError::Wire)?;
-        command.zeroize();
         shown = "<omitted>".to_owned();
         match reply.code() {
             // Nothing else is success: a server that goes on otherwise has not checked.
@@ -140,7 +140,7 @@ pub async fn authenticate(
         if !is_running {
             // The error of an OAuth 2 mechanism comes as a challenge; it is ended by an
             // empty response, and then refused properly.
-            command.push_str("\r\n");
+            command = wiped::concat(&["\r\n"]);
             continue;
         }
         let challenge = reply.lines().next().unwrap_or_default().trim();
@@ -156,8 +156,7 @@ pub async fn authenticate(
         match session.respond(Some(&challenge)) {
             Ok((response, running)) => {
                 is_running = running;
-                command.push_str(&response);
-                command.push_str("\r\n");
+                command = wiped::concat(&[&response, "\r\n"]);
             }
             Err(error) => {
                 // RFC 4954 section 4: a lone asterisk takes the exchange back.
@@ -224,17 +223,17 @@ impl Exchange {
         &mut self,
         challenge: Option<&[u8]>,
     ) -> Result<(Zeroizing<String>, bool), AuthError> {
-        let mut response = Zeroizing::new(Vec::new());
-        let is_running = match self {
+        let (response, is_running) = match self {
             Exchange::Sasl(session) => {
+                let mut response = Wiped::default();
                 let state = session
-                    .step(challenge, &mut *response)
+                    .step(challenge, &mut response)
                     .map_err(|error| AuthError::Mechanism(describe(&error)))?;
-                matches!(state, State::Running)
+                (response.into_bytes(), matches!(state, State::Running))
             }
             Exchange::CramMd5(answers) => {
-                response.extend(answers.cram_md5(challenge.unwrap_or_default()));
-                false
+                let response = answers.cram_md5(challenge.unwrap_or_default());
+                (Zeroizing::new(response), false)
             }
         };
         let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*response));

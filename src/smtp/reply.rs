@@ -3,6 +3,7 @@
 use std::fmt;
 
 use lettre::transport::smtp::response::{Category, Code, Detail, Response, Severity};
+use zeroize::Zeroizing;
 
 /// Octets of the longest reply line taken. RFC 5321 section 4.5.3.1.5 says 512.
 const LONGEST_LINE: usize = 8 * 1024;
@@ -74,16 +75,34 @@ impl fmt::Display for Reply {
 }
 
 /// Cuts the server's octets into replies. Octets after a reply stay for the next one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ReplyReader {
     buffer: Vec<u8>,
     /// Octets of `buffer` already taken into `lines`.
     taken: usize,
     lines: Vec<String>,
     code: Option<Code>,
+    concealed: Vec<Zeroizing<String>>,
 }
 
+/// Octets of the shortest text that is concealed: hiding a shorter one would only show
+/// where it is.
+const SHORTEST_CONCEALED: usize = 4;
+
 impl ReplyReader {
+    /// From now on, and until called again, `secrets` are left out of replies: some
+    /// servers repeat a command they refuse. Challenges (334) are left as they are.
+    pub fn conceal(&mut self, secrets: &[&str]) {
+        let long = secrets.iter().filter(|s| s.len() >= SHORTEST_CONCEALED);
+        self.concealed = long.map(|s| Zeroizing::new((*s).to_owned())).collect();
+    }
+
+    fn without_secrets(&self, text: String) -> String {
+        self.concealed.iter().fold(text, |text, secret| {
+            text.replace(secret.as_str(), "<omitted>")
+        })
+    }
+
     /// Adds octets from the server.
     pub fn feed(&mut self, octets: &[u8]) {
         self.buffer.extend_from_slice(octets);
@@ -112,7 +131,16 @@ impl ReplyReader {
             if line.len() > LONGEST_LINE || too_many {
                 return Err(ReplyError::TooLong);
             }
-            let (code, is_last, text) = parse_line(line)?;
+            let (code, is_last, mut text) = parse_line(line).map_err(|error| match error {
+                // Cut short, it may have half of one.
+                ReplyError::Malformed(_) if !self.concealed.is_empty() => {
+                    ReplyError::Malformed("<omitted>".to_owned())
+                }
+                other => other,
+            })?;
+            if u16::from(code) != 334 {
+                text = self.without_secrets(text);
+            }
             if self.code.is_some_and(|first| first != code) {
                 return Err(ReplyError::MixedCodes);
             }
@@ -191,6 +219,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_concealed_is_left_out() {
+        let mut reader = ReplyReader::default();
+        reader.conceal(&["c2VjcmV0", "secret", "no"]);
+        reader.feed(b"334 c2VjcmV0\r\n500-no AUTH PLAIN c2VjcmV0\r\n500 secrets\r\n");
+        let mut next = || reader.next_reply().unwrap().unwrap().to_string();
+        assert_eq!(next(), "334 c2VjcmV0");
+        assert_eq!(next(), "500 no AUTH PLAIN <omitted>\n500 <omitted>s");
+        reader.feed(b"secret\r\n");
+        let error = reader.next_reply().unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+        let mut reader = ReplyReader::default();
+        reader.conceal(&["secret"]);
+        reader.conceal(&[]);
+        reader.feed(b"250 secret\r\n");
+        assert_eq!(
+            reader.next_reply().unwrap().unwrap().to_string(),
+            "250 secret"
+        );
+    }
 
     fn replies(octets: &[u8]) -> Result<Vec<String>, ReplyError> {
         let mut reader = ReplyReader::default();

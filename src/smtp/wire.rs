@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::reply::{Reply, ReplyError, ReplyReader};
 
@@ -49,7 +50,9 @@ pub struct Wire {
     trace: Option<Trace>,
     transport: Box<dyn Transport>,
     replies: ReplyReader,
-    outgoing: Vec<u8>,
+    outgoing: Zeroizing<Vec<u8>>,
+    /// Whether there is something in `outgoing` to be wiped as soon as it is written.
+    has_secret: bool,
     written: usize,
     /// Whether TLS may hold octets back that were written.
     unflushed: bool,
@@ -62,7 +65,8 @@ impl Wire {
             trace,
             transport,
             replies: ReplyReader::default(),
-            outgoing: Vec::new(),
+            outgoing: Zeroizing::default(),
+            has_secret: false,
             written: 0,
             unflushed: false,
         }
@@ -105,16 +109,25 @@ impl Wire {
         self.reply(limit).await
     }
 
-    /// The same for a command of which only `shown` may be seen in the trace.
+    /// The same for a command of which only `shown` may be seen in the trace. It holds
+    /// `secret` in some form; should the server repeat that, or a word of the command,
+    /// its reply is taken without it.
     pub async fn ask_secretly(
         &mut self,
         command: &str,
         shown: &str,
+        secret: &str,
         limit: Duration,
     ) -> Result<Reply, WireError> {
         self.show(shown);
         self.outgoing.extend_from_slice(command.as_bytes());
-        self.reply(limit).await
+        self.has_secret = true;
+        let word = command.split_ascii_whitespace().next_back();
+        let word = word.filter(|word| !shown.ends_with(word));
+        self.replies.conceal(&[word.unwrap_or_default(), secret]);
+        let reply = self.reply(limit).await;
+        self.replies.conceal(&[]);
+        reply
     }
 
     /// Sends what is queued and waits for a reply, at most `limit` without progress.
@@ -179,6 +192,9 @@ impl Wire {
         self.unflushed = true;
         if self.backlog() > 0 {
             return Poll::Ready(Ok(None));
+        }
+        if std::mem::take(&mut self.has_secret) {
+            self.outgoing.zeroize();
         }
         self.outgoing.clear();
         self.written = 0;

@@ -198,6 +198,8 @@ pub enum State {
     Unconfirmed,
     Held,
     NeedsUser,
+    /// The user is being asked for a password; the spool knows nothing of that.
+    NeedsCredentials,
     /// Waits for the time the user wants it sent at.
     Scheduled,
     /// Accepted; a copy is still to be filed.

@@ -37,9 +37,12 @@ ARGUMENTS are more of them for the server."
                ("/a/b.gpg" . "/a/b.gpg")
                ((:source "~/.netrc") . ,(concat home "/.netrc"))
                ((:source "/a/b" :host t :port t :user t) . "/a/b")
-               ((:source "/a/b" :host "x") . (lisp 0))
-               ((:source "/a/b" :port "smtp") . (lisp 1))
-               ((:source "/a/b" :user "u") . (lisp 2))
+               ((:source "~/b" :host "x") . (:netrc ,(concat home "/b") :host "x"))
+               ((:source "/a/b" :port "smtp" :host t :user "u")
+                . (:netrc "/a/b" :port "smtp" :user "u"))
+               ((:source "/a/b.json" :host "x") . (lisp 0))
+               ((:source "/a/b" :port 25) . (lisp 1))
+               ((:source "/a/b" :user ("u" "v")) . (lisp 2))
                ("/a/b.json" . (lisp 3))
                ("/a/b.json.gpg" . (lisp 4))
                ("/a/b.plist" . (lisp 5))
@@ -145,6 +148,121 @@ ARGUMENTS are more of them for the server."
       (test-send-synchronously (test-header))
       (should (equal "joe" (plist-get (test-received 1) :user))))))
 
+(defun test-auth-backends (places)
+  "Return sources of four kinds, of which those in PLACES have an entry.
+The first of PLACES has the right one, the others one for \"eve\"."
+  (let ((credentials (lambda (place)
+                       (cond ((eql place (car places)) '("joe" "pass word"))
+                             ((memql place places) '("eve" "wrong")))))
+        (json (concat (test-file "secrets") ".json"))
+        (plstore (concat (test-file "secrets") ".plist")))
+    (with-temp-file json
+      (insert (pcase (funcall credentials 1)
+                (`(,user ,secret)
+                 (json-encode
+                  `[((host . "localhost") (user . ,user) (secret . ,secret))]))
+                (_ "[]"))))
+    (pcase (funcall credentials 2)
+      (`(,user ,secret)
+       (require 'plstore)
+       (let ((store (plstore-open plstore)))
+         (plstore-put store "one" (list :host "localhost" :user user :secret secret
+                                           :port (format "%s" smtpmail-smtp-service))
+                      nil)
+         (plstore-save store)
+         (plstore-close store))))
+    (list (pcase (funcall credentials 0)
+            (`(,user ,secret)
+             (test-authinfo (format "machine localhost login %s password \"%s\""
+                                    user secret)))
+            (_ (test-authinfo "machine elsewhere login x password y")))
+          json plstore
+          (cons 'test-function (funcall credentials 3)))))
+
+(defun test-auth-function-backend (source)
+  "Return a backend for SOURCE, (test-function USER SECRET)."
+  (when (eq 'test-function (car-safe source))
+    (auth-source-backend
+     :source "" :type 'test
+     :search-function
+     (lambda (&rest _)
+       (pcase (cdr source)
+         (`(,user ,secret)
+          (list (list :user user :secret (lambda () secret)))))))))
+
+(ert-deftest test-auth-backends-are-searched-in-their-order ()
+  (let ((auth-source-backend-parser-functions
+         (cons #'test-auth-function-backend auth-source-backend-parser-functions)))
+    (dolist (places '((0 1 2 3) (1 2 3) (2 3) (3)))
+      (dolist (order '((0 1 2 3) (3 2 1 0)))
+        (ert-info ((format "%S %S" places order))
+          (test-with-auth-server nil
+            (let ((sources (test-auth-backends
+                            (seq-filter (lambda (place) (memql place places)) order))))
+              (setq auth-sources (mapcar (lambda (place) (nth place sources)) order))
+              (test-send-synchronously (test-header))
+              (should (equal "joe" (plist-get (test-received 1) :user))))))))))
+
+(ert-deftest test-auth-restricted-source ()
+  "A source for others only is passed over."
+  (test-with-auth-server nil
+    (let ((entry "machine localhost login eve password wrong"))
+      (setq auth-sources
+            (list (list :source (test-authinfo entry) :host "elsewhere")
+                  (list :source (test-authinfo entry) :host "localhost" :port "25")
+                  (list :source (test-authinfo entry) :host t :user "eve")
+                  (list :source (test-authinfo
+                                 "machine localhost login joe password \"pass word\"")
+                        :host "localhost"
+                        :port (format "%s" smtpmail-smtp-service)))))
+    (test-send-synchronously (test-header))
+    (should (equal "joe" (plist-get (test-received 1) :user)))))
+
+;;;; GnuPG
+
+(defun test-auth-programs-started (sources)
+  "Have another Emacs send with SOURCES; return GnuPG's programs that it started."
+  (let* ((directory (test-new-directory "bin"))
+         (marks (test-file "marks"))
+         (process-environment
+          (cons (format "PATH=%s:%s" directory (getenv "PATH")) process-environment))
+         (auth-sources sources))
+    (dolist (name '("gpg" "gpg2" "gpgconf" "gpgsm" "gpg-agent" "gpg-connect-agent"))
+      (let ((program (expand-file-name name directory)))
+        (with-temp-file program
+          (insert "#!/bin/sh\necho " name " >> " marks "\nexit 2\n"))
+        (set-file-modes program #o700)))
+    (write-region "" nil marks nil 'quiet)
+    (test-emacs-output
+     '(progn
+        (require 'rs-smtpmail)
+        (condition-case err
+            (with-temp-buffer
+              (insert "From: me@example.org\nTo: you@example.com\nSubject: Test\n"
+                      mail-header-separator "\nHello\n")
+              (rs-smtpmail-send-it))
+          (error (message "%s" (error-message-string err))))))
+    (delete-dups (split-string (test-bytes marks)))))
+
+(ert-deftest test-auth-gpg-is-started-for-gpg-files-only ()
+  (test-with-auth-server nil
+    (let* ((rs-smtpmail-spool-directory (test-file "spool"))
+           (json (concat (test-file "secrets") ".json"))
+           (encrypted (concat (test-authinfo "no OpenPGP at all") ".gpg"))
+           (plain (test-authinfo
+                   "machine localhost login joe password \"pass word\"")))
+      (with-temp-file json (insert "[]"))
+      (should-not (test-auth-programs-started
+                   (list (concat encrypted "-that-is-not-there.gpg") json plain
+                         encrypted)))
+      (should (= 1 (test-received-count)))
+      (rename-file (string-remove-suffix ".gpg" encrypted) encrypted)
+      ;; Found before it is its turn.
+      (should-not (test-auth-programs-started (list plain encrypted)))
+      (should (= 2 (test-received-count)))
+      (should (test-auth-programs-started (list encrypted plain)))
+      (should (= 2 (test-received-count))))))
+
 (ert-deftest test-auth-error-in-a-backend ()
   (test-with-auth-server nil
     (let ((auth-source-backend-parser-functions
@@ -234,6 +352,88 @@ The variable `prompts' holds what the user was asked."
       (test-interactively '("wrong" quit)
         (should (test-error #'test-send-synchronously (test-header))))
       (should (equal "" (test-bytes (plist-get source :source)))))))
+
+(defun test-auth-handle-events ()
+  "Fetch and handle the engine's events."
+  (rs-smtpmail--wake)
+  (rs-smtpmail--handle-events))
+
+(defmacro test-auth-send-ten (passwords &rest body)
+  "Send ten mails with nobody waiting; evaluate BODY when they are being asked for.
+PASSWORDS are as for `test-interactively'."
+  (declare (indent 1))
+  `(test-with-auth-server nil
+     (setq auth-sources (list (test-restricted-source)))
+     (test-interactively ,passwords
+       (let ((rs-smtpmail-synchronous nil)
+             (smtpmail-smtp-user "joe")
+             (user-is-there nil))
+         (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p)
+                    (lambda (_) user-is-there)))
+           (dotimes (_ 10)
+             (test-send #'rs-smtpmail-send-it (test-header)))
+           (sink-wait "messages that need credentials"
+                      (lambda ()
+                        (test-auth-handle-events)
+                        (equal (make-list 10 'needs-credentials) (test-states))))
+           (should-not prompts)
+           (setq user-is-there t)
+           ,@body)))))
+
+(ert-deftest test-auth-ten-messages-ask-once ()
+  "They wait visibly meanwhile; a wrong answer costs one more question."
+  (test-auth-send-ten '("wrong" "pass word")
+    (sink-wait "ten messages"
+               (lambda ()
+                 (test-auth-handle-events)
+                 (= 10 (test-received-count))))
+    (should (= 2 (length prompts)))
+    (should (string-prefix-p "Login refused" (car prompts)))))
+
+(ert-deftest test-auth-ten-messages-are-quit-once ()
+  (test-auth-send-ten '(quit)
+    (sink-wait "ten messages that need the user"
+               (lambda ()
+                 (test-auth-handle-events)
+                 (equal (make-list 10 'needs-user) (test-states))))
+    (should (= 1 (length prompts)))))
+
+(ert-deftest test-auth-a-refused-password-is-forgotten-everywhere ()
+  "By auth-source, and by the engine, which keeps what it was given."
+  (test-with-auth-server nil
+    (let* ((source (test-restricted-source))
+           (query (list :max 1 :host "localhost"
+                        :port (format "%s" smtpmail-smtp-service) :user "joe"))
+           (smtpmail-smtp-user "joe"))
+      (setq auth-sources (list source))
+      (with-temp-file (plist-get source :source)
+        (insert "machine localhost login joe password old\n"))
+      (should (apply #'auth-source-search query))
+      (should (auth-source-recall query))
+      (test-interactively '("wrong" "pass word")
+        (test-send-synchronously (test-header))
+        (should-not (auth-source-recall query))
+        (should (= 2 (length prompts)))
+        (should (= 1 (test-received-count)))
+        ;; What was given last is known now.
+        (test-send-synchronously (test-header))
+        (should (= 2 (length prompts)))
+        (should (= 2 (test-received-count)))))))
+
+(ert-deftest test-auth-when-the-user-is-there ()
+  (let ((rs-smtpmail--awaited (make-hash-table :test #'equal))
+        (num-nonmacro-input-events 7)
+        (minibuffer nil))
+    (cl-letf (((symbol-function 'active-minibuffer-window) (lambda () minibuffer)))
+      ;; In the background: when nothing is typed.
+      (should-not (rs-smtpmail--user-is-there-p nil))
+      (should-not (rs-smtpmail--user-is-there-p 6))
+      (should (rs-smtpmail--user-is-there-p 7))
+      ;; Somebody waits for it: at once.
+      (puthash "id" 0 rs-smtpmail--awaited)
+      (should (rs-smtpmail--user-is-there-p nil))
+      (setq minibuffer t)
+      (should-not (rs-smtpmail--user-is-there-p 7)))))
 
 (ert-deftest test-auth-questions-wait-for-the-user ()
   (let (asked)
