@@ -288,7 +288,9 @@ A search with :create would find just those that have been rejected."
                     (list :secret (read-passwd (format "Passphrase for %s: "
                                                        (plist-get event :hint))))))
           (quit nil))
-      (rs-smtpmail--answer event answer))))
+      (rs-smtpmail--answer event answer)
+      (when (plist-get answer :secret)
+        (clear-string (plist-get answer :secret))))))
 
 ;;;; The user's attention
 
