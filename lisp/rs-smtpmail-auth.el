@@ -109,6 +109,7 @@ The system's own, which are its standard value, the engine knows."
      (unless (or (string-match-p "\\`\\(?:secrets\\|macos-keychain-[a-z]+\\):." source)
                  (string-match-p "\\.\\(?:plist\\|json\\)\\(?:\\.gpg\\)?\\'" source)
                  (file-remote-p source)
+                 (rs-smtpmail--search-advised-p)
                  (and (string-suffix-p ".gpg" source)
                       (not (rs-smtpmail--engine-decrypts-p))))
        source))
@@ -118,6 +119,14 @@ The system's own, which are its standard value, the engine knows."
                                     (stringp (plist-get restrictions key))))
                               '(:host :port :user))))
      (rs-smtpmail--netrc-file file))))
+
+(defun rs-smtpmail--search-advised-p ()
+  "Return non-nil if some package advises auth-source's search.
+Then only auth-source itself can tell what is to be had from a file:
+auth-source-xoauth2-plugin replaces secrets with access tokens."
+  (catch 'advised
+    (dolist (function '(auth-source-search auth-source-search-backends))
+      (advice-mapc (lambda (&rest _) (throw 'advised t)) function))))
 
 (defun rs-smtpmail--engine-decrypts-p ()
   "Whether the engine decrypts as Emacs would, with the same keys."

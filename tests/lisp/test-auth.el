@@ -271,6 +271,31 @@ The first of PLACES has the right one, the others one for \"eve\"."
       (should (string-search "Backend is broken"
                              (test-error #'test-send-synchronously (test-header)))))))
 
+(defun test-auth-token-for-entry (search &rest arguments)
+  "Put a token into what SEARCH finds with ARGUMENTS, as auth-source-xoauth2-plugin."
+  (mapcar (lambda (found)
+            (if (equal "xoauth2" (plist-get found :auth))
+                (plist-put found :secret "the-token")
+              found))
+          (apply search arguments)))
+
+(ert-deftest test-auth-advice-on-auth-source-has-its-say ()
+  "Also in what is found in netrc files, which the engine reads by itself else."
+  (test-with-auth-server '("--token" "the-token" "--mech" "XOAUTH2")
+    (let ((file (test-authinfo
+                 (concat "machine localhost login joe auth xoauth2 smtp-auth xoauth2"
+                         " auth-url https://a.invalid/ client-id id client-secret s"))))
+      (setq auth-sources (list file))
+      (should (equal file (rs-smtpmail--auth-source file)))
+      (unwind-protect
+          (progn
+            (advice-add 'auth-source-search-backends :around
+                        #'test-auth-token-for-entry)
+            (test-send-synchronously (test-header)))
+        (advice-remove 'auth-source-search-backends #'test-auth-token-for-entry))
+      (should (equal "joe" (plist-get (test-received 1) :user)))
+      (should (equal file (rs-smtpmail--auth-source file))))))
+
 ;;;; Asking
 
 (defmacro test-interactively (passwords &rest body)
