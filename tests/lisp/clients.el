@@ -168,7 +168,7 @@ Without the mode, so that the mode is seen to change nothing in the format."
                   nil (expand-file-name "inbox/cur/1:2,S" maildir) nil 'silent)
     maildir))
 
-(defun test-folder (folder)
+(defun test-client-folder (folder)
   "Return the texts of the mails in FOLDER of the maildir."
   (mapcan (lambda (part)
             (mapcar #'test-bytes
@@ -177,7 +177,7 @@ Without the mode, so that the mode is seen to change nothing in the format."
                      t "\\`[^.]")))
           (list "cur" "new")))
 
-(defun test-run (program &rest arguments)
+(defun test-client-run (program &rest arguments)
   "Run PROGRAM with ARGUMENTS, which must end well."
   (with-temp-buffer
     (let ((status (apply #'call-process program nil t nil arguments)))

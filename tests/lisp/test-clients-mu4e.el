@@ -40,9 +40,9 @@
          (message-kill-buffer-on-exit t)
          (message-auto-save-directory nil)
          (message-fcc-handler-function message-fcc-handler-function))
-    (test-run "mu" "init" "--muhome" home "--maildir" test-maildir
+    (test-client-run "mu" "init" "--muhome" home "--maildir" test-maildir
               "--my-address" "me@example.org")
-    (test-run "mu" "index" "--muhome" home)
+    (test-client-run "mu" "index" "--muhome" home)
     (cl-progv '(mu4e-mu-home mu4e-drafts-folder mu4e-sent-folder mu4e-trash-folder
                 mu4e-sent-messages-behavior mu4e-confirm-quit mu4e-contexts
                 mu4e-context-policy mu4e-compose-context-policy
@@ -125,8 +125,8 @@
     (test-with-mu4e
       (test-with-mu4e-mail nil
         (message-send-and-exit))
-      (should (= 1 (length (test-folder "sent"))))
-      (should (string-search "Hello\n" (car (test-folder "sent"))))
+      (should (= 1 (length (test-client-folder "sent"))))
+      (should (string-search "Hello\n" (car (test-client-folder "sent"))))
       (test-lacks (test-arrived 1 '("you@example.com")) "Fcc"))))
 
 (test-client test-clients-mu4e-draft ("mu4e" "Draft")
@@ -136,13 +136,13 @@
       (let ((rs-smtpmail-synchronous t))
         (test-with-mu4e-mail nil
           (test-refused (message-send-and-exit))
-          (should (= 1 (length (test-folder "drafts"))))
+          (should (= 1 (length (test-client-folder "drafts"))))
           (process-send-string test-server
                                (format "script %s\n" (cadr (test-script))))
           (test-empty-spool)
           (message-send-and-exit))
-        (sink-wait "the end of the draft" (lambda () (not (test-folder "drafts"))))
-        (should (= 1 (length (test-folder "sent"))))
+        (sink-wait "the end of the draft" (lambda () (not (test-client-folder "drafts"))))
+        (should (= 1 (length (test-client-folder "sent"))))
         (test-received 1)
         (test-wait-for-state)))))
 
@@ -153,7 +153,7 @@
         (test-with-mu4e-mail nil
           (test-refused (message-send-and-exit))
           (should (buffer-live-p buffer))
-          (should-not (test-folder "sent")))))))
+          (should-not (test-client-folder "sent")))))))
 
 (test-client test-clients-mu4e-bcc ("mu4e" "Bcc")
   (test-with-server nil
@@ -207,7 +207,7 @@
             (message-send-and-exit))
           (should (= count (mu4e--main-queue-size))))
         (should (= 0 (test-received-count)))
-        (should (= 2 (length (test-folder "sent"))))
+        (should (= 2 (length (test-client-folder "sent"))))
         (mu4e--main-toggle-mail-sending-mode)
         (should-not smtpmail-queue-mail)))))
 

@@ -33,7 +33,7 @@
       (insert (format "[database]\npath=%s\n[user]\nname=Me\n\
 primary_email=me@example.org\n[new]\ntags=inbox\n[maildir]\nsynchronize_flags=false\n"
                       test-maildir)))
-    (test-run "notmuch" "new" "--quiet")
+    (test-client-run "notmuch" "new" "--quiet")
     (cl-progv '(notmuch-fcc-dirs notmuch-draft-folder notmuch-identities)
         (list "sent" "drafts" nil)
       (save-window-excursion
@@ -77,7 +77,7 @@ primary_email=me@example.org\n[new]\ntags=inbox\n[maildir]\nsynchronize_flags=fa
     (test-with-notmuch
       (test-with-notmuch-mail nil
         (notmuch-mua-send-and-exit))
-      (should (string-search "Hello\n" (car (test-folder "sent"))))
+      (should (string-search "Hello\n" (car (test-client-folder "sent"))))
       (test-lacks (test-arrived 1 '("you@example.com")) "Fcc"))))
 
 (test-client test-clients-notmuch-failure ("notmuch" "Failure")
@@ -88,7 +88,7 @@ primary_email=me@example.org\n[new]\ntags=inbox\n[maildir]\nsynchronize_flags=fa
           (test-refused (notmuch-mua-send-and-exit))
           (should (buffer-live-p buffer))
           (should (buffer-modified-p))
-          (should-not (test-folder "sent")))))))
+          (should-not (test-client-folder "sent")))))))
 
 (test-client test-clients-notmuch-bcc ("notmuch" "Bcc")
   (test-with-server nil
@@ -124,7 +124,7 @@ primary_email=me@example.org\n[new]\ntags=inbox\n[maildir]\nsynchronize_flags=fa
       (test-queue-and-flush
         (test-with-notmuch-mail '("Bcc: secret@example.net")
           (notmuch-mua-send-and-exit)))
-      (should (= 1 (length (test-folder "sent")))))
+      (should (= 1 (length (test-client-folder "sent")))))
     (test-lacks (test-arrived 1 '("you@example.com" "secret@example.net")) "secret")))
 
 (test-client test-clients-notmuch-flush ("notmuch" "Flush")
