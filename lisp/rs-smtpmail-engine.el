@@ -19,7 +19,10 @@
 (eval-when-compile (require 'cl-lib))
 
 (autoload 'rfc2047-decode-string "rfc2047")
+(autoload 'rs-smtpmail--ask-about "rs-smtpmail-unconfirmed")
 (autoload 'rs-smtpmail--file-copy "rs-smtpmail-copy")
+(autoload 'rs-smtpmail--look-for-unconfirmed "rs-smtpmail-unconfirmed")
+(autoload 'rs-smtpmail--notify-about "rs-smtpmail-notify")
 
 (defvar smtpmail-retries)
 
@@ -81,6 +84,8 @@ The native functions call this when they need it."
          (delete-process process)
          (signal (car err) (cdr err))))
       (setq rs-smtpmail--process process)
+      (unless noninteractive
+        (run-with-idle-timer 2 nil #'rs-smtpmail--look-for-unconfirmed))
       (add-hook 'kill-emacs-query-functions #'rs-smtpmail--before-leaving)
       (add-hook 'kill-emacs-hook #'rs-smtpmail--stop))))
 
@@ -151,6 +156,12 @@ This is for `rs-smtp-send'."
     (rs-smtpmail--file-copy event))
   (run-hook-with-args 'rs-smtpmail--event-functions event))
 
+(defun rs-smtpmail--changed (id)
+  "Tell all who follow events that something was done to entry ID by Lisp."
+  (rs-smtpmail--guarded "telling of a change"
+    #'run-hook-with-args 'rs-smtpmail--event-functions
+    (list :event 'changed :id id)))
+
 (defun rs-smtpmail--handle-outcome (event)
   "Tell everybody concerned of EVENT, an outcome."
   (let* ((kind (plist-get event :event))
@@ -169,6 +180,10 @@ This is for `rs-smtp-send'."
         (message "Sent to %s" (rs-smtpmail--summary entry))))
      ((not awaited)
       (rs-smtpmail--tell-trouble event)))
+    (when rs-smtpmail-notify
+      (rs-smtpmail--notify-about event))
+    (when (and (eq kind 'unconfirmed) (not awaited))
+      (rs-smtpmail--ask-about (list id)))
     (when callback
       (rs-smtpmail--guarded (format "the callback for message %s" id)
         callback event))
@@ -208,10 +223,20 @@ This is for `rs-smtp-send'."
       (when (eq kind 'deferred)
         (puthash id t rs-smtpmail--deferred))
       (rs-smtpmail--warn (if (eq kind 'deferred) :warning :error)
-                         "%s to %s\n%s"
+                         "%s to %s\n%s  %s"
                          (if (eq kind 'deferred) "Not yet sent" "Not sent")
                          (rs-smtpmail--summary entry 'pending 'failed 'unconfirmed)
-                         (rs-smtpmail--explanation event)))))
+                         (rs-smtpmail--explanation event)
+                         (rs-smtpmail--link "Show it in the outbox" id)))))
+
+(defun rs-smtpmail--link (text id)
+  "Return TEXT as a button for showing entry ID in the outbox."
+  (make-text-button (copy-sequence text) nil
+                    'action (lambda (button)
+                              (rs-smtpmail-outbox (button-get button 'entry)))
+                    'entry id
+                    'follow-link t
+                    'help-echo "Show this message in the outbox"))
 
 (defun rs-smtpmail--addresses (entry &rest states)
   "Return ENTRY's recipients, those in STATES if given, as one text."
@@ -225,10 +250,19 @@ This is for `rs-smtp-send'."
 (defun rs-smtpmail--summary (entry &rest states)
   "Return a short text for ENTRY: the recipients and the subject.
 With STATES, only the recipients that are in one of them."
-  (let ((subject (plist-get entry :subject)))
+  (let ((subject (rs-smtpmail--decoded-subject entry)))
     (concat (apply #'rs-smtpmail--addresses entry states)
-            (unless (member subject '(nil ""))
-              (format " (%s)" (rfc2047-decode-string subject))))))
+            (unless (equal subject "")
+              (format " (%s)" subject)))))
+
+(defun rs-smtpmail--decoded-subject (entry)
+  "Return the subject of ENTRY, decoded and on one line."
+  (let ((subject (or (plist-get entry :subject) "")))
+    (replace-regexp-in-string
+     "[[:cntrl:]]+" " "
+     (if (string-search "=?" subject)
+         (rfc2047-decode-string subject)
+       subject))))
 
 (defun rs-smtpmail--explanation (event)
   "Return lines about the trouble of EVENT and what the user can do."

@@ -393,7 +393,8 @@ refused, is on hold, or may have been delivered already, is left alone."
 (defun rs-smtpmail-retry (id)
   "Try again to send message ID, be it refused, on hold or waiting."
   (interactive (list (rs-smtpmail--read-entry "Send again: ")))
-  (rs-smtp-queue-retry id))
+  (rs-smtp-queue-retry id)
+  (rs-smtpmail--changed id))
 
 ;;;###autoload
 (defun rs-smtpmail-remove (id)

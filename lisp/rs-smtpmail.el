@@ -61,6 +61,7 @@
 (declare-function rs-smtpmail--account-of-mail "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--call-with-account "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--body-to-keep "rs-smtpmail-message")
+(declare-function rs-smtpmail--changed "rs-smtpmail-engine")
 (declare-function rs-smtpmail--check-header "rs-smtpmail-message")
 (declare-function rs-smtpmail--complete-smtp-method "rs-smtpmail-message")
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
@@ -178,6 +179,14 @@ of mail in smtpmail's queue, and of mail that is posted as news, too."
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
+(defcustom rs-smtpmail-mode-line t
+  "Whether `rs-smtpmail-mode' counts unsent mail in the mode line.
+That is done by `rs-smtpmail-mode-line-mode', which can also be turned on by
+itself.  Where no mail waits, nothing is shown."
+  :type 'boolean
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
 (defcustom rs-smtpmail-retry-first-pause 60
   "Seconds until sending is tried again after the first transient trouble.
 Each further pause is twice as long as the one before."
@@ -194,6 +203,16 @@ Each further pause is twice as long as the one before."
 (defcustom rs-smtpmail-retry-give-up (* 5 24 60 60)
   "Seconds after which a message is not tried again, but failed."
   :type 'number
+  :group 'rs-smtpmail
+  :package-version '(rs-smtpmail . "0.1.0"))
+
+(defcustom rs-smtpmail-notify nil
+  "What to tell by desktop notifications.
+A list of some of `sent', for messages that all recipients' servers have got,
+and `failed', for those that can't be sent without you.  Where there is no
+D-Bus, or no desktop that shows notifications, this does nothing."
+  :type '(set (const :tag "Messages sent" sent)
+              (const :tag "Messages that need you" failed))
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
@@ -496,6 +515,7 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
     (require 'rs-smtpmail-accounts)
     (let* ((wishes rs-smtpmail--under-way)
            (id (rs-smtpmail--accept recipients buffer (plist-get wishes :options))))
+      (rs-smtpmail--changed id)
       (unless rs-smtpmail--resumed
         (setq rs-smtpmail--resumed t)
         ;; This message is accepted, whatever is wrong with others.
@@ -565,6 +585,10 @@ otherwise."
   "Send the mail in this buffer at TIME." t)
 (autoload 'rs-smtpmail-undo-send "rs-smtpmail-later"
   "Take back a message that has not been sent yet, and edit it." t)
+(autoload 'rs-smtpmail-outbox "rs-smtpmail-outbox"
+  "Show the mail that has not been sent yet." t)
+(autoload 'rs-smtpmail-mode-line-mode "rs-smtpmail-mode-line"
+  "Count in the mode line the mail that has not been sent." t)
 (autoload 'rs-smtpmail-check-server "rs-smtpmail-watch"
   "Check whether mail could be sent to SERVER, and show each step." t)
 (autoload 'rs-smtpmail-tls-forget "rs-smtpmail-tls"
@@ -597,12 +621,17 @@ otherwise."
   "Send by the native module what would be sent by smtpmail.
 This covers everything that calls `smtpmail-send-it',
 `smtpmail-via-smtp' or `smtpmail-send-queued-mail'.  Mail that an
-earlier Emacs left in the spool is taken up when Emacs is idle."
+earlier Emacs left in the spool is taken up when Emacs is idle.  The mode
+line counts what has not been sent, unless `rs-smtpmail-mode-line' is nil."
   :global t
   :group 'rs-smtpmail
   (when rs-smtpmail--spool-timer
     (cancel-timer rs-smtpmail--spool-timer)
     (setq rs-smtpmail--spool-timer nil))
+  (when (if rs-smtpmail-mode
+            rs-smtpmail-mode-line
+          (bound-and-true-p rs-smtpmail-mode-line-mode))
+    (rs-smtpmail-mode-line-mode (if rs-smtpmail-mode 1 -1)))
   (cond
    (rs-smtpmail-mode
     (rs-smtpmail--advise)
