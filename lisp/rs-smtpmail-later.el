@@ -222,10 +222,7 @@ sent so far."
       ('sending (user-error "It is too late: the message is being sent"))
       ('filing (user-error "The message has been sent already")))
     (cond
-     ((null draft)
-      (rs-smtpmail--outbox-take-out entry)
-      (unless (rs-smtpmail--fields "^[FG]cc:")
-        (rs-smtpmail--insert-fields (rs-smtpmail--copy-fields entry))))
+     ((null draft) (rs-smtpmail--outbox-take-out entry))
      ((rs-smtpmail--still-there-p entry draft)
       (rs-smtp-queue-remove id)
       (rs-smtpmail--reopen draft))

@@ -17,6 +17,8 @@
 (require 'mm-decode)
 (require 'mml)
 (require 'smtpmail)
+(require 'rs-smtpmail-accounts)
+(require 'rs-smtpmail-copy)
 (require 'rs-smtpmail-message)
 (require 'rs-smtpmail-outbox-commands)
 
@@ -105,18 +107,26 @@ Its state is still the one before."
                  (mapcar (lambda (recipient) (plist-get recipient :address))
                          (plist-get entry :recipients))
                  (append named (rs-smtpmail--qualified named))))
-         (time (plist-get entry :not-before)))
+         (time (plist-get entry :not-before))
+         (end (copy-marker (point) t)))
     (when blind
-      (insert (if (rs-smtpmail--outbox-resent-p) "Resent-Bcc: " "Bcc: ")
-              (string-join blind ", ") "\n"))
+      (insert (rs-smtpmail--outbox-go-to-bcc) "Bcc: " (string-join blind ", ") "\n")
+      (goto-char end))
     (when (and time (> time (float-time)))
-      (insert (format-time-string "X-Rs-Smtpmail-Send-At: %F %R\n" time)))))
+      (insert (format-time-string "X-Rs-Smtpmail-Send-At: %F %R\n" time)))
+    (insert (rs-smtpmail--copy-fields entry))))
 
-(defun rs-smtpmail--outbox-resent-p ()
-  "Whether the header before point is that of a message sent on."
-  (save-excursion
-    (let ((case-fold-search t))
-      (re-search-backward "^Resent-\\(?:To\\|Cc\\|Bcc\\):" nil t))))
+(defun rs-smtpmail--outbox-go-to-bcc ()
+  "Go to where Bcc belongs in the header before point; return its prefix.
+In a message that was sent on, it belongs to the Resent fields."
+  (let ((case-fold-search t)
+        (end (point)))
+    (goto-char (point-min))
+    (if (re-search-forward "^Resent-\\(?:To\\|Cc\\|Bcc\\)[ \t]*:" end t)
+        (progn (beginning-of-line)
+               "Resent-")
+      (goto-char end)
+      "")))
 
 (defun rs-smtpmail--outbox-sealed-p (text)
   "Whether TEXT, a message's bytes, would be spoilt by taking its body apart.
@@ -149,13 +159,16 @@ That is so for one with a signature, or encrypted."
 
 (defun rs-smtpmail--outbox-ask-server (server)
   "Let the mail in this buffer go to SERVER if the user wants that.
-Ask only if it is not the one of today's settings."
-  (let ((old (format "%s:%s" (plist-get server :host) (plist-get server :port)))
-        (new (format "%s:%s" smtpmail-smtp-server (or smtpmail-smtp-service "smtp"))))
-    (when (and smtpmail-smtp-server
-               (not (equal old new))
-               (y-or-n-p (format "Send it by %s, as it was, rather than by %s? "
-                                 old new)))
+Ask only if it would go to another one by today's settings."
+  (let* ((here (rs-smtpmail--server-here))
+         (name (lambda (server)
+                 (format "%s:%s" (plist-get server :host) (plist-get server :port))))
+         (old (funcall name server))
+         (new (funcall name here)))
+    (when (or (null (plist-get here :host))
+              (and (not (equal old new))
+                   (y-or-n-p (format "Send it by %s, as it was, rather than by %s? "
+                                     old new))))
       (setq-local smtpmail-smtp-server (plist-get server :host)
                   smtpmail-smtp-service (plist-get server :port)
                   smtpmail-stream-type (plist-get server :stream-type)

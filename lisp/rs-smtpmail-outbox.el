@@ -155,19 +155,19 @@
                (goto-char column)))
            windows columns))
 
-(defun rs-smtpmail--outbox-reprint (changes new)
+(defun rs-smtpmail--outbox-reprint (looked-at new)
   "Print anew what CHANGES holds, a hash table from id to entry or `gone'.
 NEW are the ids of those that have no row yet."
   (let* ((deactivate-mark nil)
          (inhibit-read-only t)
          (now (float-time))
-         (left (- (hash-table-count changes) (length new)))
+         (left (- (hash-table-count looked-at) (length new)))
          (windows (cons nil (get-buffer-window-list nil nil t)))
          (columns (rs-smtpmail--outbox-columns windows)))
     (save-excursion
       (goto-char (point-min))
       (while (and (> left 0) (not (eobp)))
-        (let* ((change (gethash (tabulated-list-get-id) changes))
+        (let* ((change (gethash (tabulated-list-get-id) looked-at))
                (row (and (consp change) (rs-smtpmail--outbox-row change now))))
           (when change
             (cl-decf left))
@@ -180,7 +180,7 @@ NEW are the ids of those that have no row yet."
       (goto-char (point-max))
       (dolist (id new)
         (rs-smtpmail--outbox-print
-         id (rs-smtpmail--outbox-row (gethash id changes) now))))
+         id (rs-smtpmail--outbox-row (gethash id looked-at) now))))
     ;; Points in a row that is printed anew are at its start now.
     (rs-smtpmail--outbox-move-to-columns windows columns)
     (set-buffer-modified-p nil)))

@@ -21,7 +21,7 @@
 (defvar rs-smtpmail--ask-timer nil
   "Idle timer of the next question.")
 
-(defconst rs-smtpmail--ask-idle-seconds 2
+(defvar rs-smtpmail--ask-idle-seconds 2
   "How long the user must pause before being asked.")
 
 (defconst rs-smtpmail--unconfirmed-answers

@@ -39,6 +39,9 @@
 (require 'smtpmail)
 (require 'rs-smtpmail)
 
+;; Nobody is there to be asked.
+(defvar rs-smtpmail--ask-idle-seconds 1e6)
+
 (setq rs-smtpmail-spool-directory (expand-file-name "spool/" test-directory)
       auth-sources nil
       auth-source-save-behavior nil

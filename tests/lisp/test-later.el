@@ -301,7 +301,6 @@
 
 (ert-deftest test-later-undo-what-an-earlier-emacs-left ()
   "Nothing is known of it but what the spool says."
-  (skip-unless (locate-library "rs-smtpmail-outbox-edit"))
   (test-later nil
     (let ((rs-smtpmail-defer-fcc t)
           (folder (test-file "folder")))

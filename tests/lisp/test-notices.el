@@ -256,6 +256,7 @@
       (should-not (rs-smtpmail--user-is-free-p)))
     (cl-letf (((symbol-function 'recursion-depth) (lambda () 1)))
       (should-not (rs-smtpmail--user-is-free-p))))
-  (should-not (rs-smtpmail--user-is-free-p)))
+  (let ((noninteractive t))
+    (should-not (rs-smtpmail--user-is-free-p))))
 
 ;;; test-notices.el ends here

@@ -232,6 +232,22 @@ Content-Transfer-Encoding: quoted-printable\n\nSch=C3=B6n <#part type=x>\n\
         (should (equal '("good@example.com") (plist-get (test-received 2) :recipients)))
         (should-not (rs-smtp-queue-list))))))
 
+(ert-deftest test-edit-resent ()
+  (test-with-server nil
+    (let ((entry (test-edit-add
+                  (concat "Resent-From: me@example.org\nResent-To: a@example.com\n"
+                          (string-replace "Me <me@example.org>" "her@example.net"
+                                          test-edit-message))
+                  '("a@example.com" "secret@example.net"))))
+      (test-edit entry
+        (should (equal "secret@example.net" (test-edit-field "Resent-Bcc")))
+        (should-not (test-edit-field "Bcc"))
+        (test-edit-send)
+        (let ((received (test-received 1)))
+          (should (equal '("secret@example.net" "a@example.com")
+                         (sort (plist-get received :recipients) #'string>)))
+          (should-not (string-search "secret" (plist-get received :bytes))))))))
+
 (ert-deftest test-edit-server ()
   "The server is another one than today's settings say."
   (test-with-server nil
