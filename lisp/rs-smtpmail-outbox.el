@@ -156,7 +156,7 @@
            windows columns))
 
 (defun rs-smtpmail--outbox-reprint (looked-at new)
-  "Print anew what CHANGES holds, a hash table from id to entry or `gone'.
+  "Print the rows of LOOKED-AT anew, a hash table from id to entry or `gone'.
 NEW are the ids of those that have no row yet."
   (let* ((deactivate-mark nil)
          (inhibit-read-only t)
