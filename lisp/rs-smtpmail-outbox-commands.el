@@ -130,7 +130,7 @@ What waits for a time of your choice goes on waiting."
   (interactive nil rs-smtpmail-outbox-mode)
   (let* ((ids (rs-smtpmail--outbox-targets))
          (waiting (rs-smtpmail--outbox-in-state
-                   ids 'pending 'scheduled 'sending 'needs-user))
+                   ids 'pending 'scheduled 'sending 'needs-credentials 'needs-user))
          (held (rs-smtpmail--outbox-in-state ids 'held)))
     (cond
      (waiting (rs-smtpmail--outbox-each

@@ -48,6 +48,7 @@
     (filing "filing" rs-smtpmail-outbox-sending)
     (held "held" rs-smtpmail-outbox-held)
     (editing "editing" rs-smtpmail-outbox-held)
+    (needs-credentials "password?" rs-smtpmail-outbox-attention)
     (needs-user "needs you" rs-smtpmail-outbox-attention)
     (unconfirmed "unconfirmed" rs-smtpmail-outbox-attention)
     (failed "failed" rs-smtpmail-outbox-failed))
@@ -80,7 +81,8 @@
 (defun rs-smtpmail--outbox-state (entry)
   "Return ENTRY's state as the user sees it."
   (if (and (buffer-live-p (gethash (plist-get entry :id) rs-smtpmail--edited))
-           (not (memq (plist-get entry :state) '(pending sending))))
+           (not (memq (plist-get entry :state)
+                      '(pending sending needs-credentials))))
       'editing
     (plist-get entry :state)))
 

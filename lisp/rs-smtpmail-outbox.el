@@ -373,6 +373,7 @@ scheduled	is sent at the time \"Next\" (or on that day), as you wished
 sending	is being sent; large messages tell how far they are
 held	is not sent before you release it
 editing	is held, for you edit it in another buffer
+password?	waits for you to answer with a password
 needs you	can't be sent until you have put something in order
 unconfirmed	may have been delivered: the line broke before the answer
 failed	was refused for good
