@@ -22,6 +22,9 @@
 (declare-function rs-smtp--answer "ext:rs-smtpmail-module" (request answer) t)
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 
+(autoload 'rs-smtpmail--answer-token "rs-smtpmail-oauth2")
+(autoload 'rs-smtpmail--tell-token-replaced "rs-smtpmail-oauth2")
+
 ;;;; Internal variables
 
 (defvar rs-smtpmail--lisp-sources nil
@@ -47,6 +50,8 @@ It names them by their place in this list, which only ever grows.")
 (defun rs-smtpmail--settings ()
   "Return the settings for the engine, a property list."
   (list :auth-sources (mapcar #'rs-smtpmail--auth-source auth-sources)
+        :oauth2-tokens (or (bound-and-true-p rs-smtpmail-oauth2-token-function)
+                           (bound-and-true-p rs-smtpmail-oauth2-token-command))
         :trust-files (rs-smtpmail--trust-files)
         :cleartext-auth-hosts rs-smtpmail-allow-cleartext-auth
         :max-connections rs-smtpmail-max-connections
@@ -154,10 +159,17 @@ The system's own, which are its standard value, the engine knows."
   "Return FOUND, a result of `auth-source-search', as an answer."
   (when found
     (let ((secret (plist-get found :secret))
-          (mechanism (plist-get found :smtp-auth)))
-      (list :user (plist-get found :user)
-            :secret (if (functionp secret) (funcall secret) secret)
-            :mechanism (and mechanism (format "%s" mechanism))))))
+          (mechanism (or (plist-get found :smtp-auth)
+                         (car (member (plist-get found :auth)
+                                      '("xoauth2" "oauthbearer"))))))
+      `( :user ,(plist-get found :user)
+         :secret ,(if (functionp secret) (funcall secret) secret)
+         :mechanism ,(and mechanism (format "%s" mechanism))
+         ,@(mapcan (lambda (field)
+                     (let ((value (plist-get found field)))
+                       (and value (list field (format "%s" value)))))
+                   '(:token-url :client-id :client-secret :refresh-token
+                     :scope))))))
 
 (defun rs-smtpmail--ask-credentials (event)
   "Ask the user for the credentials that EVENT is about, and answer it."

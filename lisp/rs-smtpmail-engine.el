@@ -129,6 +129,8 @@ This is for `rs-smtp-send'."
     ('credentials (rs-smtpmail--answer-credentials event))
     ('credentials-accepted (rs-smtpmail--save-credentials event))
     ('passphrase (rs-smtpmail--answer-passphrase event))
+    ('token (rs-smtpmail--answer-token event))
+    ('refresh-token-replaced (rs-smtpmail--tell-token-replaced event))
     ('trace (rs-smtpmail--show-trace event))
     ('progress (rs-smtpmail--show-progress event))
     ('check (rs-smtpmail--show-check event))

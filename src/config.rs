@@ -219,6 +219,9 @@ pub enum Unconfirmed {
 pub struct Settings {
     /// Where credentials are looked up.
     pub auth_sources: Vec<AuthSource>,
+    /// Whether Lisp has an OAuth 2 token before these are searched
+    /// (`rs-smtpmail-oauth2-token-function`, `rs-smtpmail-oauth2-token-command`).
+    pub lisp_has_tokens: bool,
     /// PEM files trusted beside the platform's roots (`gnutls-trustfiles`).
     pub trust_files: Vec<PathBuf>,
     /// Hosts to which credentials may go in clear (`rs-smtpmail-allow-cleartext-auth`).
@@ -249,6 +252,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             auth_sources: Vec::new(),
+            lisp_has_tokens: false,
             trust_files: Vec::new(),
             cleartext_auth_hosts: Vec::new(),
             max_connections: 2,

@@ -8,7 +8,7 @@ use emacs::{Env, FromLisp, IntoLisp, Value};
 use zeroize::Zeroizing;
 
 use crate::config::{AuthSource, ConfigError, Port, Server, Settings, StreamType, Unconfirmed};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Grant};
 use crate::events::{Event, Kind};
 use crate::message::Message;
 use crate::module::Failure;
@@ -222,6 +222,7 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
     let max_connections: Option<i64> = get(plist, ":max-connections")?;
     Ok(Settings {
         auth_sources,
+        lisp_has_tokens: get::<Value<'_>>(plist, ":oauth2-tokens")?.is_some(),
         trust_files: trust_files.into_iter().map(PathBuf::from).collect(),
         cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
         proxy: get(plist, ":proxy")?,
@@ -256,6 +257,25 @@ pub fn answer(value: Value<'_>) -> Result<Answer, Failure> {
         user: get(value, ":user")?,
         secret: secret.map(Zeroizing::new),
         mechanism: get(value, ":mechanism")?,
+        grant: grant(value)?,
+        is_token: false,
+    }))
+}
+
+/// What an entry that Lisp has found says of an OAuth 2 token.
+fn grant(entry: Value<'_>) -> Result<Option<Grant>, Failure> {
+    let Some(token_url) = get(entry, ":token-url")? else {
+        return Ok(None);
+    };
+    let secret = |keyword| -> Result<Option<Zeroizing<String>>, Failure> {
+        Ok(get::<String>(entry, keyword)?.map(Zeroizing::new))
+    };
+    Ok(Some(Grant {
+        token_url,
+        client_id: get(entry, ":client-id")?,
+        client_secret: secret(":client-secret")?,
+        refresh_token: secret(":refresh-token")?,
+        scope: get(entry, ":scope")?,
     }))
 }
 
@@ -421,6 +441,21 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             plist.put(":user", user)?;
             plist.put(":source", source)?;
             plist.put(":rejected", rejected)?;
+        }
+        Event::Token {
+            request,
+            host,
+            user,
+        } => {
+            plist.put_symbol(":event", "token")?;
+            plist.put(":request", request as i64)?;
+            plist.put(":host", host)?;
+            plist.put(":user", user)?;
+        }
+        Event::RefreshTokenReplaced { host, user } => {
+            plist.put_symbol(":event", "refresh-token-replaced")?;
+            plist.put(":host", host)?;
+            plist.put(":user", user)?;
         }
         Event::CredentialsAccepted { request } => {
             plist.put_symbol(":event", "credentials-accepted")?;

@@ -11,7 +11,8 @@
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
-//!   -> keyring, credentials, requests   passwords, from files or by asking Lisp
+//!   -> keyring, credentials, requests   passwords, from files or by asking Lisp;
+//!                  OAuth 2 tokens (http: the request for one)
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
@@ -35,6 +36,7 @@ pub mod engine;
 pub mod error;
 pub mod events;
 mod flights;
+mod http;
 mod keyring;
 mod lane;
 pub mod message;

@@ -13,13 +13,15 @@
 //! | the user | `login`, `account`, `user` |
 //! | the port | `port`, `protocol` |
 //! | the secret | `password`, `secret` |
-//! | the SASL mechanism | `smtp-auth` |
+//! | the SASL mechanism | `smtp-auth`; `auth`, if that is `xoauth2` or `oauthbearer` |
+//! | an OAuth 2 token | `token-url`, `client-id`, `client-secret`, `refresh-token`, `scope` |
 
 use std::fmt::{self, Write};
 
 use netrc_rs::Netrc;
 use zeroize::Zeroizing;
 
+use super::oauth2::Grant;
 use super::text::with_unix_line_ends;
 use super::words::{Entry, UnexpectedMachine, entries};
 
@@ -35,7 +37,7 @@ pub struct Query {
 }
 
 /// What was found; a part that the entry doesn't have is `None`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The user to log in as.
     pub user: Option<String>,
@@ -43,6 +45,10 @@ pub struct Credentials {
     pub secret: Option<Zeroizing<String>>,
     /// The name of the only SASL mechanism to use (`smtp-auth`).
     pub mechanism: Option<String>,
+    /// What an access token is to be had for.
+    pub grant: Option<Grant>,
+    /// Whether the secret is an access token, of which there may be a newer one.
+    pub is_token: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -51,6 +57,7 @@ impl fmt::Debug for Credentials {
             .field("user", &self.user)
             .field("secret", &self.secret.as_ref().map(|_| "…"))
             .field("mechanism", &self.mechanism)
+            .field("grant", &self.grant)
             .finish()
     }
 }
@@ -84,7 +91,7 @@ pub fn search(text: &str, query: &Query) -> Result<Option<Credentials>, NetrcErr
         if found.is_none() {
             let fields = Fields::of(&entry)?;
             if fields.agree_with(query) {
-                found = Some(fields.credentials());
+                found = Some(fields.credentials(&entry));
             }
         }
     }
@@ -179,17 +186,32 @@ impl<'t> Fields<'t> {
                 .is_none_or(|wanted| agrees(user, wanted))
     }
 
-    fn credentials(&self) -> Credentials {
+    fn credentials(&self, entry: &Entry<'t>) -> Credentials {
         let value = |field: Field<'t>| field.map(|(_, value)| value);
         let user = value(self.login.max(self.account).max(self.user));
         let secret = value(self.password.max(self.secret));
+        let last = |key: &str| {
+            let pair = entry.iter().rev().find(|pair| pair.key == key)?;
+            pair.value.map(str::to_owned)
+        };
         Credentials {
             user: user.map(str::to_owned),
             // auth-source keeps secrets encoded, and decodes them once more.
             secret: secret.map(|text| with_unix_line_ends(Zeroizing::new(text.to_owned()))),
-            mechanism: value(self.mechanism).map(str::to_owned),
+            mechanism: value(self.mechanism)
+                .map(str::to_owned)
+                .or_else(|| last("auth").filter(|name| is_for_token(name))),
+            grant: Grant::from_fields(last),
+            is_token: false,
         }
     }
+}
+
+/// Whether the secret of this SASL mechanism is an access token.
+pub fn is_for_token(mechanism: &str) -> bool {
+    ["xoauth2", "oauthbearer"]
+        .iter()
+        .any(|name| mechanism.eq_ignore_ascii_case(name))
 }
 
 fn grammar(error: impl fmt::Display) -> NetrcError {
