@@ -75,7 +75,7 @@ Or an alist of such commands by user or server; where it names neither,
                                             (error-message-string err))))))))
 
 (defun rs-smtpmail-oauth2--by-function (user host)
-  "Return what the user's function returns for USER at HOST."
+  "Return the token that the user's function has for USER at HOST."
   (when rs-smtpmail-oauth2-token-function
     (let ((token (let ((inhibit-quit nil))
                    (funcall rs-smtpmail-oauth2-token-function user host))))
