@@ -206,7 +206,9 @@ fn drain(env: &Env) -> emacs::Result<Value<'_>> {
 }
 
 /// Answer the event that asked by REQUEST with ANSWER.
-/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT).
+/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT).  Instead of S there
+/// may be :token-url, :client-id, :client-secret, :refresh-token and :scope, of an OAuth 2
+/// access token.
 /// Return nil if nobody waits for it any more.
 #[defun(name = "-answer")]
 fn answer(env: &Env, request: i64, answer: Value<'_>) -> emacs::Result<bool> {

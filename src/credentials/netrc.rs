@@ -320,8 +320,32 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_may_hold_what_a_token_is_had_for() {
+        let text = "machine mail.example login a token-url https://login.example/x
+            client-id 'i d' refresh-token 1//r scope \"s t\" auth xoauth2 smtp-auth login
+            machine mail.example login b auth oauthbearer password p
+            machine mail.example login c auth plain password p";
+        let find = |user| search(text, &query(Some(user))).unwrap().unwrap();
+        let a = find("a");
+        assert_eq!(a.mechanism.as_deref(), Some("login"));
+        let grant = a.grant.unwrap();
+        assert!(grant.is_complete());
+        assert_eq!(grant.token_url, "https://login.example/x");
+        assert_eq!(grant.client_id.as_deref(), Some("i d"));
+        assert_eq!(grant.client_secret, None);
+        assert_eq!(grant.scope.as_deref(), Some("s t"));
+        let b = find("b");
+        assert_eq!(
+            (b.mechanism.as_deref(), b.grant),
+            (Some("oauthbearer"), None)
+        );
+        assert_eq!(find("c").mechanism, None);
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
-        let found = search("password hunter2", &query(None)).unwrap();
+        let text = "password hunter2 token-url u refresh-token hunter2 client-secret hunter2";
+        let found = search(text, &query(None)).unwrap();
         assert!(!format!("{found:?}").contains("hunter2"));
     }
 }

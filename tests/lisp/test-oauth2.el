@@ -97,6 +97,7 @@
 (ert-deftest test-oauth2-emacs-does-not-wait-for-the-command ()
   (test-with-token-server
     (let* ((go (test-file "go"))
+           (rs-smtpmail-synchronous nil)
            (rs-smtpmail-oauth2-token-command
             (format "until test -e %s; do sleep 0.1; done; echo tok" go)))
       (test-send #'rs-smtpmail-send-it (test-header))
@@ -114,7 +115,7 @@
                     ("true" . "printed no token")
                     (("/no/such/program") . "/no/such/program")
                     ;; One that leaves somebody behind with its standard error.
-                    ("sleep 1000 >/dev/null & echo left >&2; kill -0 $! && false"
+                    ("sleep 3 >/dev/null & echo left >&2; kill -0 $! && false"
                      . "ended with status 1: left")))
       (let* ((rs-smtpmail-oauth2-token-command (car case))
              (text (test-error #'test-send-synchronously (test-header))))
