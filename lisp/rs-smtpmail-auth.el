@@ -24,6 +24,9 @@
 (declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 (autoload 'rs-smtpmail--obsolete-credentials "rs-smtpmail-obsolete")
 
+(autoload 'rs-smtpmail--answer-token "rs-smtpmail-oauth2")
+(autoload 'rs-smtpmail--tell-token-replaced "rs-smtpmail-oauth2")
+
 ;;;; Internal variables
 
 (defvar rs-smtpmail--lisp-sources nil
@@ -51,6 +54,8 @@ QUERY is what was asked for; the function holds the password.")
   "Return the settings for the engine, a property list."
   (list :auth-sources (mapcar #'rs-smtpmail--auth-source
                               (rs-smtpmail--all-auth-sources))
+        :oauth2-tokens (or (bound-and-true-p rs-smtpmail-oauth2-token-function)
+                           (bound-and-true-p rs-smtpmail-oauth2-token-command))
         :trust-files (rs-smtpmail--trust-files)
         :crl-files (mapcar #'expand-file-name (gnutls-crlfiles))
         :tls-priority gnutls-algorithm-priority
@@ -199,10 +204,17 @@ auth-source-xoauth2-plugin replaces secrets with access tokens."
   "Return FOUND, a result of `auth-source-search', as an answer."
   (when found
     (let ((secret (plist-get found :secret))
-          (mechanism (plist-get found :smtp-auth)))
-      (list :user (plist-get found :user)
-            :secret (if (functionp secret) (funcall secret) secret)
-            :mechanism (and mechanism (format "%s" mechanism))))))
+          (mechanism (or (plist-get found :smtp-auth)
+                         (car (member (plist-get found :auth)
+                                      '("xoauth2" "oauthbearer"))))))
+      `( :user ,(plist-get found :user)
+         :secret ,(if (functionp secret) (funcall secret) secret)
+         :mechanism ,(and mechanism (format "%s" mechanism))
+         ,@(mapcan (lambda (field)
+                     (let ((value (plist-get found field)))
+                       (and value (list field (format "%s" value)))))
+                   '(:token-url :client-id :client-secret :refresh-token
+                     :scope))))))
 
 (defun rs-smtpmail--ask-credentials (event)
   "Ask the user for the credentials that EVENT is about, and answer it."

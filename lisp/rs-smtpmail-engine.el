@@ -146,6 +146,8 @@ This is for `rs-smtp-send'."
     ('passphrase (rs-smtpmail--answer-passphrase event))
     ('certificate (rs-smtpmail--answer-certificate event))
     ('client-certificate (rs-smtpmail--answer-client-certificate event))
+    ('token (rs-smtpmail--answer-token event))
+    ('refresh-token-replaced (rs-smtpmail--tell-token-replaced event))
     ('trace (rs-smtpmail--show-trace event))
     ('progress (rs-smtpmail--show-progress event))
     ('check (rs-smtpmail--show-check event))

@@ -304,6 +304,11 @@ The default, as RFC 5321 recommends, is several minutes."
   :group 'rs-smtpmail
   :package-version '(rs-smtpmail . "0.1.0"))
 
+;; Options that only few need, in a file of their own.
+(custom-autoload 'rs-smtpmail-oauth2-token-function "rs-smtpmail-oauth2" t)
+(custom-autoload 'rs-smtpmail-oauth2-token-command "rs-smtpmail-oauth2" t)
+(custom-add-load 'rs-smtpmail "rs-smtpmail-oauth2")
+
 ;;;; Native functions
 
 ;; The first call of one of these finds and maps the module.  They return at

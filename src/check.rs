@@ -49,16 +49,18 @@ async fn walk(
             .keyring
             .find(server, &settings)
             .await
-            .map_err(|what| crate::lane::credentials_trouble(server, what))?;
+            .map_err(|why| crate::lane::credentials_trouble(server, why))?;
         match found {
             Some(
                 credentials @ Credentials {
                     secret: Some(_), ..
                 },
             ) => {
-                let mechanism = session
-                    .authenticate(server, &settings, &credentials)
-                    .await?;
+                let login = session.authenticate(server, &settings, &credentials).await;
+                if login.is_err() {
+                    shared.keyring.renew(&credentials).await;
+                }
+                let mechanism = login?;
                 let user = credentials.user.unwrap_or_default();
                 match mechanism {
                     Some(mechanism) => {

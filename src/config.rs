@@ -237,6 +237,9 @@ pub struct TlsSettings {
 pub struct Settings {
     /// Where credentials are looked up.
     pub auth_sources: Vec<AuthSource>,
+    /// Whether Lisp has an OAuth 2 token before these are searched
+    /// (`rs-smtpmail-oauth2-token-function`, `rs-smtpmail-oauth2-token-command`).
+    pub lisp_has_tokens: bool,
     /// PEM files trusted beside the platform's roots (`gnutls-trustfiles`).
     pub trust_files: Vec<PathBuf>,
     /// What else the user says of TLS.
@@ -269,6 +272,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             auth_sources: Vec::new(),
+            lisp_has_tokens: false,
             trust_files: Vec::new(),
             tls: TlsSettings::default(),
             cleartext_auth_hosts: Vec::new(),

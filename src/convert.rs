@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::config::{
     AuthSource, ConfigError, Port, Server, Settings, StreamType, TlsSettings, Unconfirmed,
 };
-use crate::credentials::{Credentials, Restriction};
+use crate::credentials::{Credentials, Grant, Restriction};
 use crate::events::{Event, Kind};
 use crate::message::Message;
 use crate::module::Failure;
@@ -249,6 +249,7 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
     let max_connections: Option<i64> = get(plist, ":max-connections")?;
     Ok(Settings {
         auth_sources,
+        lisp_has_tokens: get::<Value<'_>>(plist, ":oauth2-tokens")?.is_some(),
         trust_files: paths(":trust-files")?,
         tls,
         cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
@@ -296,6 +297,25 @@ pub fn answer(value: Value<'_>) -> Result<Answer, Failure> {
         user: get(value, ":user")?,
         secret: secret.map(Zeroizing::new),
         mechanism: get(value, ":mechanism")?,
+        grant: grant(value)?,
+        is_token: false,
+    }))
+}
+
+/// What an entry that Lisp has found says of an OAuth 2 token.
+fn grant(entry: Value<'_>) -> Result<Option<Grant>, Failure> {
+    let Some(token_url) = get(entry, ":token-url")? else {
+        return Ok(None);
+    };
+    let secret = |keyword| -> Result<Option<Zeroizing<String>>, Failure> {
+        Ok(get::<String>(entry, keyword)?.map(Zeroizing::new))
+    };
+    Ok(Some(Grant {
+        token_url,
+        client_id: get(entry, ":client-id")?,
+        client_secret: secret(":client-secret")?,
+        refresh_token: secret(":refresh-token")?,
+        scope: get(entry, ":scope")?,
     }))
 }
 
@@ -462,6 +482,21 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             plist.put(":user", user)?;
             plist.put(":source", source)?;
             plist.put(":rejected", rejected)?;
+        }
+        Event::Token {
+            request,
+            host,
+            user,
+        } => {
+            plist.put_symbol(":event", "token")?;
+            plist.put(":request", request as i64)?;
+            plist.put(":host", host)?;
+            plist.put(":user", user)?;
+        }
+        Event::RefreshTokenReplaced { host, user } => {
+            plist.put_symbol(":event", "refresh-token-replaced")?;
+            plist.put(":host", host)?;
+            plist.put(":user", user)?;
         }
         Event::CredentialsAccepted { request } => {
             plist.put_symbol(":event", "credentials-accepted")?;

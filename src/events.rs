@@ -90,6 +90,22 @@ pub enum Event {
         /// Why the last ones were refused.
         rejected: Option<String>,
     },
+    /// Lisp is asked for an OAuth 2 access token.
+    Token {
+        /// Names the request in the answer.
+        request: u64,
+        /// `smtpmail-smtp-server`.
+        host: String,
+        /// `smtpmail-smtp-user`.
+        user: Option<String>,
+    },
+    /// An OAuth 2 provider has given a refresh token in place of the stored one.
+    RefreshTokenReplaced {
+        /// The server that tokens are for.
+        host: String,
+        /// The user.
+        user: Option<String>,
+    },
     /// The credentials of an answer have worked: they may be saved.
     CredentialsAccepted {
         /// The request that was answered.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{AuthSource, Server, Settings};
-use crate::credentials::{self, Credentials};
+use crate::credentials::netrc::is_for_token;
+use crate::credentials::oauth2::{Tokens, is_sendable};
+use crate::credentials::{self, Credentials, Unavailable};
 use crate::events::{Event, Outbox};
 use crate::questions::Questions;
 use crate::requests::{Account, Answer, Requests, account};
@@ -19,6 +21,7 @@ pub struct Keyring {
     requests: Arc<Requests>,
     given: RefCell<HashMap<Account, Credentials>>,
     questions: Questions,
+    tokens: Tokens,
 }
 
 /// Credentials the user gave, and the request to report their success under.
@@ -37,15 +40,17 @@ impl Keyring {
             requests,
             given: RefCell::default(),
             questions: Questions::default(),
+            tokens: Tokens::default(),
         }
     }
 
-    /// What is stored for `server`, if anything. An error is a readable text.
+    /// What is stored for `server`, if anything; of an entry with an OAuth 2 grant, an
+    /// access token.
     pub async fn find(
         &self,
         server: &Server,
         settings: &Settings,
-    ) -> Result<Option<Credentials>, String> {
+    ) -> Result<Option<Credentials>, Unavailable> {
         let given = self.given.borrow().get(&account(server)).cloned();
         if given.is_some() {
             return Ok(given);
@@ -55,6 +60,11 @@ impl Keyring {
             port: server.port.to_string(),
             user: server.user.clone(),
         };
+        if settings.lisp_has_tokens
+            && let Some(found) = self.token_of_lisp(server).await?
+        {
+            return Ok(Some(found));
+        }
         for source in &settings.auth_sources {
             let found = match source {
                 AuthSource::RestrictedNetrc(_, only) if !only.admits(&query) => None,
@@ -65,16 +75,80 @@ impl Keyring {
                 AuthSource::Lisp(number) => {
                     match self.ask_lisp(server, Some(*number), None).await {
                         (_, Answer::Credentials(credentials)) => Some(credentials),
-                        (_, Answer::Error(error)) => return Err(error),
+                        (_, Answer::Error(error)) => return Err(error.into()),
                         _ => None,
                     }
                 }
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = found {
+                return Ok(Some(self.with_token(found, server, settings).await?));
             }
         }
         Ok(None)
+    }
+
+    async fn token_of_lisp(&self, server: &Server) -> Result<Option<Credentials>, Unavailable> {
+        let (request, answer) = self.requests.open();
+        self.outbox.push(Event::Token {
+            request,
+            host: server.host.clone(),
+            user: server.user.clone(),
+        });
+        match answer.await.unwrap_or(Answer::Nothing) {
+            Answer::Error(error) => Err(error.into()),
+            Answer::Credentials(found) => {
+                let secret = found.secret.unwrap_or_default();
+                if !is_sendable(&secret) {
+                    let what = format!("what was given for {} is no access token", server.host);
+                    return Err(what.into());
+                }
+                Ok(Some(Credentials {
+                    secret: Some(secret),
+                    is_token: true,
+                    ..found
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `found` with an access token for a secret, if there is one to be had for it.
+    async fn with_token(
+        &self,
+        mut found: Credentials,
+        server: &Server,
+        settings: &Settings,
+    ) -> Result<Credentials, Unavailable> {
+        let is_wanted = found.mechanism.as_deref().is_none_or(is_for_token);
+        let Some(grant) = found.grant.as_ref().filter(|_| is_wanted) else {
+            return Ok(found);
+        };
+        if found.secret.is_some() && !grant.is_complete() {
+            // Somebody else makes a token of this entry.
+            return Ok(found);
+        }
+        found.user = found.user.or_else(|| server.user.clone());
+        if found.user.is_none() {
+            let what = "the entry with token-url names no user, nor does smtpmail-smtp-user";
+            return Err(what.to_owned().into());
+        }
+        let fresh = self.tokens.get(grant, settings).await?;
+        if fresh.is_replaced {
+            self.outbox.push(Event::RefreshTokenReplaced {
+                host: server.host.clone(),
+                user: found.user.clone(),
+            });
+        }
+        found.secret = Some(fresh.access);
+        found.is_token = true;
+        Ok(found)
+    }
+
+    /// Sees to it that the next token is another than this one, which was refused.
+    pub async fn renew(&self, refused: &Credentials) {
+        if let (Some(grant), Some(secret)) = (&refused.grant, &refused.secret) {
+            self.tokens.forget(grant, secret).await;
+        }
     }
 
     /// Asks the user; `rejected` is what the server said to the last ones, and `tried`

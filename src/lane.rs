@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::config::{Server, Unconfirmed};
+use crate::credentials::Unavailable;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::events::Kind;
 use crate::shared::{Report, Shared};
@@ -383,12 +384,17 @@ pub(crate) fn earlier_refusals(entry: &Entry) -> Trouble {
 }
 
 /// The trouble of a server that wants credentials nobody has.
-pub fn credentials_trouble(server: &Server, what: String) -> Trouble {
+pub fn credentials_trouble(server: &Server, why: impl Into<Unavailable>) -> Trouble {
+    let why = why.into();
     Trouble {
         endpoint: server.endpoint(),
         stage: Stage::Auth,
-        disposition: Disposition::NeedsUser(Need::Auth),
-        what,
+        disposition: if why.is_transient {
+            Disposition::Retry
+        } else {
+            Disposition::NeedsUser(Need::Auth)
+        },
+        what: why.what,
         reply: None,
     }
 }

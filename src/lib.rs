@@ -12,7 +12,8 @@
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
 //!   -> trust       certificates that the user must judge
-//!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp
+//!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp;
+//!                  OAuth 2 tokens (http: the request for one)
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
@@ -35,6 +36,7 @@ pub mod engine;
 pub mod error;
 pub mod events;
 mod flights;
+mod http;
 mod keyring;
 mod lane;
 pub mod message;

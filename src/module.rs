@@ -210,8 +210,10 @@ fn drain(env: &Env) -> emacs::Result<Value<'_>> {
 }
 
 /// Answer the event that asked by REQUEST with ANSWER.
-/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT); for a
-/// certificate it is (:trusted t), for a client's (:key FILE :certificate FILE).
+/// ANSWER is nil, (:user U :secret S :mechanism M) or (:error TEXT).  Instead of S there
+/// may be :token-url, :client-id, :client-secret, :refresh-token and :scope, of an OAuth 2
+/// access token.  For a certificate it is (:trusted t), for a client's
+/// (:key FILE :certificate FILE).
 /// Return nil if nobody waits for it any more.
 #[defun(name = "-answer")]
 fn answer(env: &Env, request: i64, answer: Value<'_>) -> emacs::Result<bool> {

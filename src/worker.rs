@@ -23,6 +23,7 @@ pub async fn serve(lane: Rc<Lane>) {
         desk: LaneDesk::new(&lane),
         settings,
         given: None,
+        refused: None,
         lane,
     };
     while worker.lane.waiting() > 0 {
@@ -55,6 +56,8 @@ struct Worker {
     settings: Arc<Settings>,
     /// What the user gave for this server and has not yet worked.
     given: Option<Given>,
+    /// An access token that the server refused, for which a new one is to be had.
+    refused: Option<(Credentials, Trouble)>,
 }
 
 /// The one that leaves no longer counts at once, or two could leave to each other what
@@ -174,11 +177,28 @@ impl Worker {
                 Err(trouble) => self.ask_again(session, &credentials, trouble).await,
             };
         }
+        let before = self.refused.take();
         let found = keyring
             .find(server, &self.settings)
             .await
-            .map_err(|what| credentials_trouble(server, what))?;
+            .map_err(|why| credentials_trouble(server, why))?;
         match found {
+            Some(credentials) if credentials.is_token => {
+                if let Some((_, trouble)) = before.as_ref().filter(|(old, _)| *old == credentials) {
+                    return Err(trouble.clone());
+                }
+                match session
+                    .authenticate(server, &self.settings, &credentials)
+                    .await
+                {
+                    Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
+                    Ok(_) => Ok(Some(session)),
+                    Err(trouble) => {
+                        let is_first = before.is_none();
+                        self.renew(session, credentials, trouble, is_first).await
+                    }
+                }
+            }
             Some(
                 credentials @ Credentials {
                     user: Some(_),
@@ -220,6 +240,33 @@ impl Worker {
             }
             _ => Err(trouble),
         }
+    }
+
+    /// After a refused access token: `None`, for a fresh session with a new one, once.
+    async fn renew(
+        &mut self,
+        session: Session,
+        refused: Credentials,
+        trouble: Trouble,
+        is_first: bool,
+    ) -> Result<Option<Session>, Trouble> {
+        let is_refusal = trouble.disposition == Disposition::NeedsUser(Need::Auth);
+        if !is_refusal || trouble.reply.is_none() {
+            return Err(trouble);
+        }
+        session.quit().await;
+        self.lane.shared().keyring.renew(&refused).await;
+        if is_first {
+            self.refused = Some((refused, trouble));
+            return Ok(None);
+        }
+        Err(Trouble {
+            what: format!(
+                "{}, a new one as well; is this the user who authorised it, and for sending mail?",
+                trouble.what
+            ),
+            ..trouble
+        })
     }
 
     async fn ask_user(

@@ -415,7 +415,7 @@ fn the_user_is_asked_for_a_password_once_for_many_messages() {
     let credentials = rs_smtpmail::credentials::Credentials {
         user: Some("user".to_owned()),
         secret: Some("pass word".to_owned().into()),
-        mechanism: None,
+        ..Default::default()
     };
     client.engine.answer(
         request,

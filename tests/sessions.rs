@@ -114,7 +114,7 @@ fn a_server_that_wants_a_login_only_for_some_mail_gets_one() {
     let credentials = rs_smtpmail::credentials::Credentials {
         user: Some("user".to_owned()),
         secret: Some("pass word".to_owned().into()),
-        mechanism: None,
+        ..Default::default()
     };
     let answer = rs_smtpmail::requests::Answer::Credentials(credentials);
     client.engine.answer(request, answer);

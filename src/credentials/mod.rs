@@ -10,6 +10,8 @@
 //!   -> source          decrypts a secret that is a GPG token of its own
 //! ```
 //!
+//! `oauth2` makes an access token of an entry that holds a refresh token.
+//!
 //! Finding the same as auth-source comes first, also where one would rather do otherwise:
 //! a differential test compares the two. Files in auth-source's other formats (`.plist`,
 //! `.json`), compressed and remote files are left to Lisp.
@@ -22,10 +24,30 @@
 #[cfg(feature = "gpg")]
 pub mod gpg;
 pub mod netrc;
+pub mod oauth2;
 mod source;
 mod text;
 pub(crate) mod wiped;
 mod words;
 
 pub use netrc::{Credentials, NetrcError, Query, Restriction};
+pub use oauth2::Grant;
 pub use source::{Ask, SourceError, forget, read_source, search_file};
+
+/// Why there are no credentials: one readable text, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// What happened, and where.
+    pub what: String,
+    /// Whether it may pass by itself.
+    pub is_transient: bool,
+}
+
+impl From<String> for Unavailable {
+    fn from(what: String) -> Self {
+        Unavailable {
+            what,
+            is_transient: false,
+        }
+    }
+}

@@ -13,13 +13,15 @@
 //! | the user | `login`, `account`, `user` |
 //! | the port | `port`, `protocol` |
 //! | the secret | `password`, `secret` |
-//! | the SASL mechanism | `smtp-auth` |
+//! | the SASL mechanism | `smtp-auth`; `auth`, if that is `xoauth2` or `oauthbearer` |
+//! | an OAuth 2 token | `token-url`, `client-id`, `client-secret`, `refresh-token`, `scope` |
 
 use std::fmt::{self, Write};
 
 use netrc_rs::Netrc;
 use zeroize::Zeroizing;
 
+use super::oauth2::Grant;
 use super::text::with_unix_line_ends;
 use super::words::{Entry, UnexpectedMachine, entries};
 
@@ -57,7 +59,7 @@ impl Restriction {
 }
 
 /// What was found; a part that the entry doesn't have is `None`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The user to log in as.
     pub user: Option<String>,
@@ -65,6 +67,10 @@ pub struct Credentials {
     pub secret: Option<Zeroizing<String>>,
     /// The name of the only SASL mechanism to use (`smtp-auth`).
     pub mechanism: Option<String>,
+    /// What an access token is to be had for.
+    pub grant: Option<Grant>,
+    /// Whether the secret is an access token, of which there may be a newer one.
+    pub is_token: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -73,6 +79,7 @@ impl fmt::Debug for Credentials {
             .field("user", &self.user)
             .field("secret", &self.secret.as_ref().map(|_| "…"))
             .field("mechanism", &self.mechanism)
+            .field("grant", &self.grant)
             .finish()
     }
 }
@@ -106,7 +113,7 @@ pub fn search(text: &str, query: &Query) -> Result<Option<Credentials>, NetrcErr
         if found.is_none() {
             let fields = Fields::of(&entry)?;
             if fields.agree_with(query) {
-                found = Some(fields.credentials());
+                found = Some(fields.credentials(&entry));
             }
         }
     }
@@ -201,17 +208,32 @@ impl<'t> Fields<'t> {
                 .is_none_or(|wanted| agrees(user, wanted))
     }
 
-    fn credentials(&self) -> Credentials {
+    fn credentials(&self, entry: &Entry<'t>) -> Credentials {
         let value = |field: Field<'t>| field.map(|(_, value)| value);
         let user = value(self.login.max(self.account).max(self.user));
         let secret = value(self.password.max(self.secret));
+        let last = |key: &str| {
+            let pair = entry.iter().rev().find(|pair| pair.key == key)?;
+            pair.value.map(str::to_owned)
+        };
         Credentials {
             user: user.map(str::to_owned),
             // auth-source keeps secrets encoded, and decodes them once more.
             secret: secret.map(|text| with_unix_line_ends(Zeroizing::new(text.to_owned()))),
-            mechanism: value(self.mechanism).map(str::to_owned),
+            mechanism: value(self.mechanism)
+                .map(str::to_owned)
+                .or_else(|| last("auth").filter(|name| is_for_token(name))),
+            grant: Grant::from_fields(last),
+            is_token: false,
         }
     }
+}
+
+/// Whether the secret of this SASL mechanism is an access token.
+pub fn is_for_token(mechanism: &str) -> bool {
+    ["xoauth2", "oauthbearer"]
+        .iter()
+        .any(|name| mechanism.eq_ignore_ascii_case(name))
 }
 
 fn grammar(error: impl fmt::Display) -> NetrcError {
@@ -320,8 +342,32 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_may_hold_what_a_token_is_had_for() {
+        let text = "machine mail.example login a token-url https://login.example/x
+            client-id 'i d' refresh-token 1//r scope \"s t\" auth xoauth2 smtp-auth login
+            machine mail.example login b auth oauthbearer password p
+            machine mail.example login c auth plain password p";
+        let find = |user| search(text, &query(Some(user))).unwrap().unwrap();
+        let a = find("a");
+        assert_eq!(a.mechanism.as_deref(), Some("login"));
+        let grant = a.grant.unwrap();
+        assert!(grant.is_complete());
+        assert_eq!(grant.token_url, "https://login.example/x");
+        assert_eq!(grant.client_id.as_deref(), Some("i d"));
+        assert_eq!(grant.client_secret, None);
+        assert_eq!(grant.scope.as_deref(), Some("s t"));
+        let b = find("b");
+        assert_eq!(
+            (b.mechanism.as_deref(), b.grant),
+            (Some("oauthbearer"), None)
+        );
+        assert_eq!(find("c").mechanism, None);
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
-        let found = search("password hunter2", &query(None)).unwrap();
+        let text = "password hunter2 token-url u refresh-token hunter2 client-secret hunter2";
+        let found = search(text, &query(None)).unwrap();
         assert!(!format!("{found:?}").contains("hunter2"));
     }
 }

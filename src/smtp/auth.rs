@@ -55,6 +55,20 @@ const BY_PASSWORD: &[&str] = &[
 /// Mechanisms used only where the user names them: their secret is no password.
 const BY_CHOICE: &[&str] = &["OAUTHBEARER", "XOAUTH2", "EXTERNAL"];
 
+/// Mechanisms whose secret is an access token: first the one that every provider has.
+const BY_TOKEN: &[&str] = &["XOAUTH2", "OAUTHBEARER"];
+
+/// The mechanism for an access token, if the server offers any.
+pub fn choose_for_token(offered: &[String]) -> Vec<&'static str> {
+    let is_offered = |name: &&str| offered.iter().any(|other| other == name);
+    BY_TOKEN
+        .iter()
+        .copied()
+        .find(is_offered)
+        .into_iter()
+        .collect()
+}
+
 /// Those of ours that the server offers and the user allows, in the order to try them:
 /// the strongest first. `allowed` (`smtpmail-auth-supported`, in any case) says which
 /// may be used; its default, as smtpmail's, allows what is stronger as well. The
@@ -131,16 +145,21 @@ pub async fn authenticate(
                 return Err(AuthError::Mechanism(what.to_owned()));
             }
             235 => return Ok(()),
-            334 if is_running || mechanism.ends_with("OAUTH2") || mechanism == "OAUTHBEARER" => {}
+            334 if is_running => {}
             334 => return Err(AuthError::Refused(reply)),
             _ if reply.is_transient() => return Err(AuthError::Later(reply)),
             500 | 502..=504 => return Err(AuthError::Unknown),
             _ => return Err(AuthError::Refused(reply)),
         }
-        if !is_running {
-            // The error of an OAuth 2 mechanism comes as a challenge; it is ended by an
-            // empty response, and then refused properly.
-            command = wiped::concat(&["\r\n"]);
+        if BY_TOKEN.contains(&mechanism) {
+            // Their errors come as a challenge; it gets a response that says nothing (RFC
+            // 7628 section 3.2.3), and then we are refused properly.
+            is_running = false;
+            let nothing = match mechanism {
+                "OAUTHBEARER" => "AQ==\r\n",
+                _ => "\r\n",
+            };
+            command = wiped::concat(&[nothing]);
             continue;
         }
         let challenge = reply.lines().next().unwrap_or_default().trim();
@@ -338,7 +357,7 @@ mod tests {
         let credentials = Credentials {
             user: Some("tim".to_owned()),
             secret: Some("tanstaaftanstaaf".to_owned().into()),
-            mechanism: None,
+            ..Credentials::default()
         };
         let answer = Answers::new("CRAM-MD5", &credentials)
             .cram_md5(b"<1896.697170952@postoffice.reston.mci.net>");
@@ -350,7 +369,7 @@ mod tests {
         let credentials = Credentials {
             user: Some("user".to_owned()),
             secret: Some("secret".to_owned().into()),
-            mechanism: None,
+            ..Credentials::default()
         };
         for mechanism in BY_PASSWORD.iter().chain(BY_CHOICE) {
             let mut exchange = Exchange::start(mechanism, &credentials, Some([7; 32])).unwrap();

@@ -36,8 +36,24 @@ pub struct Connection {
 
 /// Connects within the connection time-out, name lookup included.
 pub async fn connect(server: &Server, settings: &Settings) -> Result<Connection, ConnectError> {
+    in_time(settings, connect_any(server, settings)).await
+}
+
+/// As [`connect`], to a port of a host.
+pub async fn connect_to(
+    host: &str,
+    port: u16,
+    settings: &Settings,
+) -> Result<Connection, ConnectError> {
+    in_time(settings, connect_host(host, port, settings)).await
+}
+
+async fn in_time(
+    settings: &Settings,
+    connection: impl Future<Output = Result<Connection, ConnectError>>,
+) -> Result<Connection, ConnectError> {
     let limit = settings.connect_timeout;
-    match timeout(limit, connect_any(server, settings)).await {
+    match timeout(limit, connection).await {
         Ok(result) => result,
         Err(_) => Err(retry(
             Stage::Connect,
@@ -63,24 +79,32 @@ async fn connect_any(server: &Server, settings: &Settings) -> Result<Connection,
         disposition: Disposition::NeedsUser(Need::Config),
         what: error.to_string(),
     })?;
+    connect_host(&server.host, port, settings).await
+}
+
+async fn connect_host(
+    host: &str,
+    port: u16,
+    settings: &Settings,
+) -> Result<Connection, ConnectError> {
     if let Some(proxy) = &settings.proxy {
-        let host = server.host.trim_matches(['[', ']']);
-        let stream = Socks5Stream::connect(proxy.as_str(), (host, port))
+        let bare = host.trim_matches(['[', ']']);
+        let stream = Socks5Stream::connect(proxy.as_str(), (bare, port))
             .await
             .map_err(|error| retry(Stage::Connect, format!("proxy {proxy}: {error}")))?;
         return Ok(Connection {
             transport: Box::new(stream),
             is_local: false,
-            peer: format!("{} through the proxy {proxy}", server.endpoint()),
+            peer: format!("{host}:{port} through the proxy {proxy}"),
         });
     }
-    let stream = look_up_and_connect(&server.host, port).await?;
+    let stream = look_up_and_connect(host, port).await?;
     let peer = stream.peer_addr();
     Ok(Connection {
         is_local: peer
             .as_ref()
             .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
-        peer: peer.map_or_else(|_| server.endpoint(), |peer| peer.to_string()),
+        peer: peer.map_or_else(|_| format!("{host}:{port}"), |peer| peer.to_string()),
         transport: Box::new(stream),
     })
 }

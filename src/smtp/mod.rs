@@ -19,6 +19,7 @@ mod wire;
 
 pub use body::Body;
 pub use capabilities::Distrust;
+pub(crate) use connect::connect_to;
 pub use outcome::{Outcome, Verdict};
 pub use reply::{Reply, ReplyError, ReplyReader};
 pub use session::{Observer, OpenError, Session};

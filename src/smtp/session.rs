@@ -350,12 +350,16 @@ impl Session {
             return Err(self.trouble(Stage::Auth, need_auth, what, None));
         }
         let exporter = self.channel.as_ref().and_then(|channel| channel.exporter);
-        let mechanisms = auth::choose(
-            &self.offered.auth,
-            settings.auth_mechanisms.as_deref(),
-            credentials.mechanism.as_deref(),
-            exporter.is_some(),
-        );
+        let mechanisms = if credentials.is_token && credentials.mechanism.is_none() {
+            auth::choose_for_token(&self.offered.auth)
+        } else {
+            auth::choose(
+                &self.offered.auth,
+                settings.auth_mechanisms.as_deref(),
+                credentials.mechanism.as_deref(),
+                exporter.is_some(),
+            )
+        };
         if mechanisms.is_empty() {
             let what = format!(
                 "none of the server's mechanisms ({}) can be used",
@@ -384,7 +388,11 @@ impl Session {
                 }
                 AuthError::Unknown => {}
                 AuthError::Refused(reply) => {
-                    let what = "the server refused user name or password";
+                    let what = if credentials.is_token {
+                        "the server refused user name or access token"
+                    } else {
+                        "the server refused user name or password"
+                    };
                     last = Some(self.trouble(Stage::Auth, need_auth, what, Some(reply)));
                 }
                 AuthError::Mechanism(what) => {

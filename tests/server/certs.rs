@@ -98,10 +98,7 @@ impl Authority {
     }
 
     /// What the server needs for TLS, and its certificate.
-    pub(super) fn server_config(
-        &self,
-        options: &Options,
-    ) -> (ServerConfig, CertificateDer<'static>) {
+    pub fn server_config(&self, options: &Options) -> (ServerConfig, CertificateDer<'static>) {
         let (certificate, key) = self.issue(options.leaf);
         let versions: &[&rustls::SupportedProtocolVersion] = match options.tls_versions {
             TlsVersions::Both => rustls::ALL_VERSIONS,
