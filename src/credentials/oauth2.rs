@@ -433,7 +433,7 @@ mod tests {
             let error = answer(status, body).err().unwrap();
             assert!(error.what.contains(words), "{}", error.what);
             assert!(error.what.contains("https://login.example/token: "));
-            assert!(!error.what.contains("1//") && !error.what.contains("cret"));
+            assert!(!error.what.contains("1//") && !error.what.contains("s&cret"));
             assert_eq!(error.is_transient, is_transient, "{body}");
         }
     }
