@@ -205,7 +205,7 @@ auth-source-xoauth2-plugin replaces secrets with access tokens."
   (when found
     (let ((secret (plist-get found :secret))
           (mechanism (or (plist-get found :smtp-auth)
-                         (car (member (plist-get found :auth)
+                         (car (member (downcase (format "%s" (plist-get found :auth)))
                                       '("xoauth2" "oauthbearer"))))))
       `( :user ,(plist-get found :user)
          :secret ,(if (functionp secret) (funcall secret) secret)

@@ -56,6 +56,9 @@ The value is the number of attempts before, and then the outcome, an event.")
 (defvar rs-smtpmail--filed-at-once (make-hash-table :test #'equal)
   "Where copies of entries have been filed before they were sent, by id.")
 
+(defvar rs-smtpmail--told-troubles nil
+  "Transient troubles that the user has been told since something was sent.")
+
 (defvar rs-smtpmail--event-functions nil
   "Functions to call with each event, after it has been handled.")
 
@@ -178,6 +181,7 @@ This is for `rs-smtp-send'."
       (remhash id rs-smtpmail--filed-at-once))
     (cond
      ((eq kind 'sent)
+      (setq rs-smtpmail--told-troubles nil)
       (unless callback
         (message "Sent to %s" (rs-smtpmail--summary entry))))
      ((not awaited)
@@ -224,12 +228,19 @@ This is for `rs-smtp-send'."
                 (and (eq kind 'deferred) (gethash id rs-smtpmail--deferred)))
       (when (eq kind 'deferred)
         (puthash id t rs-smtpmail--deferred))
-      (rs-smtpmail--warn (if (eq kind 'deferred) :warning :error)
-                         "%s to %s\n%s  %s"
-                         (if (eq kind 'deferred) "Not yet sent" "Not sent")
-                         (rs-smtpmail--summary entry 'pending 'failed 'unconfirmed)
-                         (rs-smtpmail--explanation event)
-                         (rs-smtpmail--link "Show it in the outbox" id)))))
+      (if (and (eq kind 'deferred)
+               (member (plist-get event :error) rs-smtpmail--told-troubles))
+          ;; A server that is down, and not the first message that waits for it.
+          (message "Not yet sent to %s, for the same reason"
+                   (rs-smtpmail--summary entry 'pending))
+        (when (eq kind 'deferred)
+          (push (plist-get event :error) rs-smtpmail--told-troubles))
+        (rs-smtpmail--warn (if (eq kind 'deferred) :warning :error)
+                           "%s to %s\n%s  %s"
+                           (if (eq kind 'deferred) "Not yet sent" "Not sent")
+                           (rs-smtpmail--summary entry 'pending 'failed 'unconfirmed)
+                           (rs-smtpmail--explanation event)
+                           (rs-smtpmail--link "Show it in the outbox" id))))))
 
 (defun rs-smtpmail--link (text id)
   "Return TEXT as a button for showing entry ID in the outbox."

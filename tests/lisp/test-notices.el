@@ -259,4 +259,25 @@
   (let ((noninteractive t))
     (should-not (rs-smtpmail--user-is-free-p))))
 
+;;;; Many messages, one trouble
+
+(ert-deftest test-notices-one-warning-for-a-server-that-is-down ()
+  (test-with-server (test-script '(:stage "greeting" :reply "421 4.3.2 Down" :then "close"))
+    (let* ((rs-smtpmail-synchronous nil)
+           (rs-smtpmail--told-troubles nil)
+           (warnings
+            (test-with-warnings
+              (dotimes (number 5)
+                (test-send #'rs-smtpmail-send-it
+                           (test-header (format "To: a%d@x.org" number))))
+              (sink-wait "five tries"
+                         (lambda ()
+                           (= 5 (seq-count (lambda (entry)
+                                             (> (plist-get entry :attempts) 0))
+                                           (rs-smtp-queue-list)))))
+              (rs-smtpmail--wake)
+              (rs-smtpmail--handle-events))))
+      (should (equal 1 (length warnings)))
+      (should (string-search "421 4.3.2 Down" (car warnings))))))
+
 ;;; test-notices.el ends here
