@@ -161,7 +161,16 @@ fn settings(server: &Server, url: &str) -> Settings {
 
 fn send(client: &mut Client, server: &Server) -> Seen {
     let to = target(server.port(), StreamType::Starttls);
-    client.try_to_send(&to, &["a@b"], MESSAGE)
+    let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
+    wait_for_end(server);
+    seen
+}
+
+/// Waits until the session has ended, so that the next message must log in anew.
+fn wait_for_end(server: &Server) {
+    server.wait_for("the connection's end", |log| {
+        log.connections.iter().all(|one| !one.open)
+    });
 }
 
 fn assert_no_secret(seen: &Seen) {
@@ -505,6 +514,7 @@ fn lisp_is_asked_first_and_once_more_after_a_refusal() {
         client.engine.answer(request, given(token));
     }
     assert_eq!(client.outcome().kind, Kind::Sent);
+    wait_for_end(&server);
 
     // The same again is not tried again.
     let before = server.with_log(|log| log.connections.len());
