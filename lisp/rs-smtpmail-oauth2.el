@@ -152,7 +152,8 @@ It gets the first line that COMMAND printed, or nil and what went wrong."
             (ignore-errors (process-send-eof process))))
       (error
        (rs-smtpmail-oauth2--clear output complaints errors)
-       (signal (car err) (cdr err))))))
+       ;; Not every version of Emacs names the program.
+       (error "%s: %s" (car command) (error-message-string err))))))
 
 (defun rs-smtpmail-oauth2--result (process complaints)
   "Return a token of PROCESS, or nil, and what is wrong, with its COMPLAINTS."

@@ -21,7 +21,9 @@
 
 (dolist (suite (directory-files (file-name-directory load-file-name)
                                 t "\\`test-.*\\.el\\'"))
-  (load suite nil t))
+  ;; Some need others.
+  (unless (featurep (intern (file-name-base suite)))
+    (load suite nil t)))
 
 (defun run-write-report (file)
   "Write what the table of clients is made of into FILE."

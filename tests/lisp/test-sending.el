@@ -131,7 +131,9 @@ The message must still be in the spool."
     (ert-info (kind)
       (test-with-server (list "--tls" "starttls" "--cert" kind)
         (let ((gnutls-trustfiles (if (equal kind "good") nil gnutls-trustfiles))
-              (smtpmail-stream-type 'starttls))
+              (smtpmail-stream-type 'starttls)
+              ;; Else the user is asked; see test-tls.el.
+              (noninteractive t))
           (test-failure "localhost" "TLS"))
         (should (= 0 (test-received-count)))))))
 

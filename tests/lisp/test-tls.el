@@ -154,7 +154,8 @@ The variable `questions' holds the prompts and what was shown with them."
 
 (ert-deftest test-tls-batch-refuses-and-says-what-to-do ()
   (test-with-tls-server "self-signed"
-    (let ((text (test-error #'test-send-synchronously (test-header))))
+    (let ((text (let ((noninteractive t))
+                  (test-error #'test-send-synchronously (test-header)))))
       (should (string-search (format "(setf (alist-get \"%s\" rs-smtpmail-tls-pins"
                                      (test-endpoint))
                              text))
