@@ -16,6 +16,18 @@
   (* 60 (string-to-number (or (getenv "RS_SMTPMAIL_TEST_TIMEOUT_SCALE") "1")))
   "How long to wait for anything.")
 
+(defun sink-waiting-messages ()
+  "Return what waits in the spool and why, as text."
+  (if (not (fboundp 'rs-smtp-queue-list))
+      "nothing"
+    (mapconcat (lambda (entry)
+                 (format "%s for %s: %s" (plist-get entry :state)
+                         (mapconcat (lambda (recipient)
+                                      (plist-get recipient :address))
+                                    (plist-get entry :recipients) ", ")
+                         (or (plist-get entry :error) "no trouble so far")))
+               (rs-smtp-queue-list) "; ")))
+
 (defun sink-wait (what condition)
   "Wait until CONDITION, a function, returns non-nil, and return that.
 WHAT is what is waited for."
@@ -23,7 +35,7 @@ WHAT is what is waited for."
         value)
     (while (not (setq value (funcall condition)))
       (when (> (float-time) end)
-        (error "Waited in vain for %s" what))
+        (error "Waited in vain for %s; in the spool: %s" what (sink-waiting-messages)))
       (accept-process-output nil 0.01))
     value))
 

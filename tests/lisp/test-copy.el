@@ -296,7 +296,8 @@
 (ert-deftest test-copy-that-can-not-be-filed-is-kept ()
   (dolist (mode '(message-mode mail-mode))
     (test-deferring nil
-      (let* ((bad (test-new-directory "no-folder"))
+      (let* ((noninteractive t) ; filed at once, not when the user is there
+             (bad (test-new-directory "no-folder"))
              (good (test-folder))
              (file (expand-file-name "sent" bad))
              (warnings
@@ -328,7 +329,8 @@
         (test-send-with-fcc #'mail-mode (concat "Fcc: " folder))
         (test-wait-for-state 'filing)
         (test-handle-events))
-      (rs-smtpmail-remove (plist-get (car (rs-smtp-queue-list)) :id))
+      (cl-letf (((symbol-function 'yes-or-no-p) #'always))
+        (rs-smtpmail-remove (plist-get (car (rs-smtp-queue-list)) :id)))
       (test-wait-until-filed))))
 
 ;;;; Restarts

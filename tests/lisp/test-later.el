@@ -128,7 +128,8 @@
 (ert-deftest test-later-undo-delay-is-not-for-those-who-wait ()
   (test-with-server nil
     (let ((rs-smtpmail-undo-delay 1000))
-      (test-send #'rs-smtpmail-send-it (test-header))
+      (let ((noninteractive t))
+        (test-send #'rs-smtpmail-send-it (test-header)))
       (test-send-synchronously (test-header))
       (should (= 2 (test-received-count))))))
 

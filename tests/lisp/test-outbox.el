@@ -58,6 +58,8 @@ By default it is to be sent tomorrow; OPTIONS may say something else."
           (bad (test-outbox-add "Bad" '(:dsn nil) '("a@x.org" "bad@x.org")))
           (slow (test-outbox-add "Slow" '(:dsn nil) '("slow@x.org"))))
       (test-wait-for-state 'scheduled 'scheduled 'failed 'pending)
+      (sink-wait "the first try" (lambda ()
+                                   (= 1 (plist-get (rs-smtp-queue-list slow) :attempts))))
       (test-with-outbox
         (should (equal '("scheduled" "<1m" "you@example.com" "Grüße" "90" "0")
                        (mapcar (lambda (name) (test-outbox-column name soon))
