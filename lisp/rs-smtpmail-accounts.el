@@ -112,14 +112,17 @@ OPTIONS are further ones for `rs-smtp-send'."
      (lambda ()
        (unless smtpmail-smtp-server
          (smtpmail-query-smtp-server))
-       (rs-smtp-send (rs-smtpmail--wire-bytes buffer)
-                     (or (plist-get account :envelope-from)
-                         (rs-smtpmail--envelope-sender buffer))
-                     (rs-smtpmail--qualified recipients)
-                     (rs-smtpmail--server (plist-get account :ehlo))
-                     nil
-                     (append options
-                             (and rs-smtpmail-dsn (list :dsn rs-smtpmail-dsn))))))))
+       (rs-smtpmail--call-with-wire-bytes
+        buffer
+        (lambda (message)
+          (rs-smtp-send message
+                        (or (plist-get account :envelope-from)
+                            (rs-smtpmail--envelope-sender buffer))
+                        (rs-smtpmail--qualified recipients)
+                        (rs-smtpmail--server (plist-get account :ehlo))
+                        nil
+                        (append options
+                                (and rs-smtpmail-dsn (list :dsn rs-smtpmail-dsn))))))))))
 
 (defun rs-smtpmail--server-here ()
   "Return the server that would get a mail sent from this buffer.

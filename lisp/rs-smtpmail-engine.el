@@ -37,6 +37,9 @@
 (defvar rs-smtpmail--process nil
   "Pipe process by which the engine wakes Emacs.")
 
+(defvar rs-smtpmail--spool nil
+  "The directory that the engine was started with.")
+
 (defvar rs-smtpmail--events nil
   "Events fetched and not yet handled, oldest first.")
 
@@ -79,10 +82,9 @@ The native functions call this when they need it."
                                       :coding 'no-conversion
                                       :filter #'rs-smtpmail--wake
                                       :sentinel #'ignore)))
+      (setq rs-smtpmail--spool (expand-file-name rs-smtpmail-spool-directory))
       (condition-case err
-          (rs-smtp--start process
-                          (expand-file-name rs-smtpmail-spool-directory)
-                          (rs-smtpmail--settings))
+          (rs-smtp--start process rs-smtpmail--spool (rs-smtpmail--settings))
         (error
          (delete-process process)
          (signal (car err) (cdr err))))

@@ -16,12 +16,14 @@
 (require 'rs-smtpmail)
 
 (defvar mail-aliases)
+(defvar rs-smtpmail--spool)
 
 (declare-function expand-mail-aliases "mailalias")
 (declare-function mail-fetch-field "mail-utils")
 (declare-function message-field-value "message")
 (declare-function message-narrow-to-headers "message")
 (declare-function message-remove-header "message")
+(declare-function rs-smtpmail--start "rs-smtpmail-engine")
 
 ;;;; Recipients
 
@@ -211,7 +213,9 @@ EHLO-NAME, if it is non-nil, is used instead of `smtpmail-local-domain'."
 
 ;; smtpmail copies and searches all of a mail to prepare its header.  That takes
 ;; long for a large one, so it gets to see the header only, where it would do
-;; nothing to the body; the body is handed over as it is in the mail buffer.
+;; nothing to the body.  The body goes as it is from the mail buffer into a file,
+;; for the module to read: as a string it would be copied twice more, and set off
+;; a garbage collection.
 
 (defvar rs-smtpmail--large-body 65536
   "Characters of a mail from which on its body is kept from smtpmail.")
@@ -240,31 +244,50 @@ The value is a list: the buffer, and where the body starts and ends."
              (not (and (boundp 'mail-encode-mml) mail-encode-mml))
              ;; Its coding system would depend on what is in the body.
              (if enable-multibyte-characters
-                 (= (position-bytes (point-max)) (point-max))
+                 (and (= (position-bytes (point-max)) (point-max))
+                      (coding-system-get (rs-smtpmail--coding) :ascii-compatible-p))
                (or (has-field "MIME-Version")
                    (not (eq mail-send-nonascii 'mime))))
              (list (current-buffer) start (point-max)))))))
 
-(defun rs-smtpmail--wire-bytes (buffer)
-  "Return the mail in BUFFER as the bytes that smtpmail would send.
-The value is for `rs-smtp-send'.  Line ends are left to the module."
+(defun rs-smtpmail--call-with-wire-bytes (buffer function)
+  "Call FUNCTION with the mail in BUFFER as the bytes that smtpmail would send.
+They are for `rs-smtp-send'.  Line ends are left to the module."
   (let ((header (with-current-buffer buffer
                   (rs-smtpmail--encoded
-                   (buffer-substring-no-properties (point-min) (point-max))))))
-    (pcase (plist-get rs-smtpmail--mail :body)
-      ('nil header)
-      (`(,body-buffer ,start ,end)
-       (list header
-             (with-current-buffer body-buffer
-               (save-restriction
-                 (widen)
-                 (rs-smtpmail--encoded
-                  (buffer-substring-no-properties start end)))))))))
+                   (buffer-substring-no-properties (point-min) (point-max)))))
+        (body (plist-get rs-smtpmail--mail :body)))
+    (if (null body)
+        (funcall function header)
+      (require 'rs-smtpmail-native)
+      (rs-smtpmail--start)
+      (let ((file (make-temp-file (expand-file-name "tmp/body-" rs-smtpmail--spool))))
+        (unwind-protect
+            (progn
+              (apply #'rs-smtpmail--write-bytes file body)
+              (funcall function (list header (list :file file))))
+          (delete-file file))))))
+
+(defun rs-smtpmail--write-bytes (file buffer start end)
+  "Write the bytes of BUFFER between START and END into FILE, as they are."
+  (with-current-buffer buffer
+    (save-restriction
+      (widen)
+      (let ((coding-system-for-write 'no-conversion)
+            (buffer-file-format nil)
+            (write-region-annotate-functions nil)
+            (write-region-post-annotation-function nil)
+            ;; The module waits for the disk when it has made a message of it.
+            (write-region-inhibit-fsync t))
+        (write-region start end file nil 'silent)))))
+
+(defun rs-smtpmail--coding ()
+  "Return the coding system of mail, with line ends left alone."
+  (coding-system-change-eol-conversion (or smtpmail-code-conv-from 'raw-text) 'unix))
 
 (defun rs-smtpmail--encoded (text)
   "Return TEXT as smtpmail would encode it."
-  (let ((coding (coding-system-change-eol-conversion
-                 (or smtpmail-code-conv-from 'raw-text) 'unix)))
+  (let ((coding (rs-smtpmail--coding)))
     (cond
      ;; The module takes ASCII as it is.
      ((or (not (multibyte-string-p text))

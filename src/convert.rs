@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::credentials::{Credentials, Grant, Restriction};
 use crate::events::{Event, Kind};
-use crate::message::Message;
+use crate::message::{Part, Raw};
 use crate::module::Failure;
 use crate::requests::Answer;
 use crate::schedule::Patience;
@@ -87,16 +87,24 @@ fn is<'e>(value: Value<'e>, predicate: &str) -> emacs::Result<bool> {
     Ok(value.env.call(predicate, (value,))?.is_not_nil())
 }
 
-/// A MESSAGE: a string or a list of strings.
-pub fn message(value: Value<'_>) -> emacs::Result<Message> {
+/// A MESSAGE: a string, or a list of strings and (:file NAME).
+pub fn message(value: Value<'_>) -> Result<Raw, Failure> {
     if is(value, "stringp")? {
-        return Ok(Message::new(&value.into_rust::<Vec<u8>>()?));
+        return Ok(value.into_rust::<Vec<u8>>()?.into());
     }
-    let parts = elements(value)?
-        .into_iter()
-        .map(Value::into_rust)
-        .collect::<emacs::Result<Vec<Vec<u8>>>>()?;
-    Ok(Message::of_parts(&parts))
+    let part = |value: Value<'_>| -> Result<Part, Failure> {
+        if is(value, "stringp")? {
+            return Ok(Part::Octets(value.into_rust()?));
+        }
+        match get::<String>(value, ":file")? {
+            Some(name) => Ok(Part::File(PathBuf::from(name))),
+            None => Err(Failure::Text(
+                "a part of the message is no string".to_owned(),
+            )),
+        }
+    };
+    let parts: Result<Vec<Part>, Failure> = elements(value)?.into_iter().map(part).collect();
+    Ok(parts?.into())
 }
 
 /// A SERVER plist.

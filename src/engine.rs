@@ -19,7 +19,7 @@ use crate::copies::Copies;
 use crate::dispatcher::{self, Command, Due};
 use crate::events::{Event, Kind, Outbox};
 use crate::flights::{Cancellation, Flights};
-use crate::message::Message;
+use crate::message::Raw;
 use crate::requests::{Answer, Requests};
 use crate::shared::Shared;
 use crate::spool::fs::Fs;
@@ -125,7 +125,7 @@ impl Engine {
     /// Accepts a message: on return it is on disk, and will be sent.
     pub fn send(
         &self,
-        message: impl Into<Message>,
+        message: impl Into<Raw>,
         sender: Path,
         recipients: Vec<Path>,
         server: Server,
@@ -135,11 +135,11 @@ impl Engine {
             return Err(ConfigError::NoRecipients.into());
         }
         let message = message.into();
-        if message.bytes.is_empty() {
+        if message.is_empty() {
             return Err(ConfigError::EmptyMessage.into());
         }
-        let entry = Entry::new(sender, recipients, server, message.facts.clone(), wishes);
-        self.spool.commit(&entry, &message)?;
+        let mut entry = Entry::new(sender, recipients, server, wishes);
+        self.spool.commit(&mut entry, &message)?;
         if !entry.waits_for_origin()
             && let Err(error) = self.schedule(vec![Due::wanted(&entry)])
         {

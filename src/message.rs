@@ -1,19 +1,30 @@
-//! A message's bytes as they are stored: canonical CRLF lines, exactly what goes on
+//! A message's octets as they are stored: canonical CRLF lines, exactly what goes on
 //! the wire before dot-stuffing (RFC 5321 section 2.3.8), and what a session must
 //! know of them to choose how to send.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use mail_parser::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::spool::Timestamp;
 
-/// A message ready to be stored.
+/// So much is made canonical at a time: it should fit into the processor's cache.
+const CHUNK: usize = 128 * 1024;
+
+/// A message as it is handed over, in any line-end convention.
 #[derive(Debug)]
-pub struct Message {
-    /// CRLF-terminated lines; no CR or LF outside of a CRLF.
-    pub bytes: Vec<u8>,
-    /// What a session must know of them.
-    pub facts: Facts,
+pub struct Raw(Vec<Part>);
+
+/// What a message is made of.
+#[derive(Debug)]
+pub enum Part {
+    /// These octets.
+    Octets(Vec<u8>),
+    /// What is in this file.
+    File(PathBuf),
 }
 
 /// What a session must know of a message before it sends it.
@@ -34,58 +45,155 @@ pub struct Facts {
     pub message_id: Option<String>,
 }
 
-impl Message {
-    /// Makes every line end of `raw` (CRLF, bare LF, bare CR) a CRLF and ends the
-    /// last line, so that no bare CR or LF reaches the wire.
-    pub fn new(raw: &[u8]) -> Self {
-        Message::of_parts(&[raw])
+impl Raw {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|part| match part {
+            Part::Octets(octets) => octets.is_empty(),
+            // One that can't be looked at is an error when it is read.
+            Part::File(path) => path.metadata().is_ok_and(|file| file.len() == 0),
+        })
     }
 
-    /// The same of `parts`, one after the other; no line end may be divided by them.
-    pub fn of_parts(parts: &[impl AsRef<[u8]>]) -> Self {
-        let length: usize = parts.iter().map(|part| part.as_ref().len()).sum();
-        // Mail lines average some 60 octets; one guess saves the doublings.
-        let mut bytes = Vec::with_capacity(length + length / 32 + 2);
-        let mut longest_line = 0;
-        let mut line_start = 0;
-        for part in parts {
-            let mut rest = part.as_ref();
-            while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
-                bytes.extend_from_slice(&rest[..end]);
-                longest_line = longest_line.max(bytes.len() - line_start);
-                bytes.extend_from_slice(b"\r\n");
-                line_start = bytes.len();
-                let is_crlf = rest[end..].starts_with(b"\r\n");
-                rest = &rest[end + if is_crlf { 2 } else { 1 }..];
+    /// Writes the parts, one after the other, as canonical lines: every line end (CRLF,
+    /// bare LF, bare CR) becomes a CRLF, and the last line gets one, so that no bare CR
+    /// or LF reaches the wire.
+    pub fn write_canonical(&self, to: &mut dyn Write) -> io::Result<Facts> {
+        let mut canonical = Canonical::default();
+        let mut lines = Vec::with_capacity(CHUNK + CHUNK / 16);
+        let mut write = |lines: &mut Vec<u8>| {
+            to.write_all(lines)?;
+            lines.clear();
+            io::Result::Ok(())
+        };
+        for part in &self.0 {
+            match part {
+                Part::Octets(octets) => {
+                    for chunk in octets.chunks(CHUNK) {
+                        canonical.append(chunk, &mut lines);
+                        write(&mut lines)?;
+                    }
+                }
+                Part::File(path) => {
+                    let told = |error: io::Error| {
+                        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+                    };
+                    let mut file = File::open(path).map_err(told)?;
+                    let mut chunk = vec![0; CHUNK];
+                    loop {
+                        let length = file.read(&mut chunk).map_err(told)?;
+                        if length == 0 {
+                            break;
+                        }
+                        canonical.append(&chunk[..length], &mut lines);
+                        write(&mut lines)?;
+                    }
+                }
             }
-            bytes.extend_from_slice(rest);
         }
-        if bytes.len() > line_start {
-            longest_line = longest_line.max(bytes.len() - line_start);
-            bytes.extend_from_slice(b"\r\n");
-        }
-        let facts = Facts::of(&bytes, longest_line as u64);
-        Message { bytes, facts }
+        canonical.end(&mut lines);
+        write(&mut lines)?;
+        Ok(canonical.into_facts())
     }
 }
 
-impl From<&[u8]> for Message {
-    fn from(raw: &[u8]) -> Self {
-        Message::new(raw)
+impl From<Vec<Part>> for Raw {
+    fn from(parts: Vec<Part>) -> Self {
+        Raw(parts)
     }
 }
 
-impl Facts {
-    /// Reads the facts off canonical bytes.
-    fn of(bytes: &[u8], longest_line: u64) -> Self {
-        let header = &bytes[..header_length(bytes)];
+impl From<Vec<u8>> for Raw {
+    fn from(octets: Vec<u8>) -> Self {
+        Raw(vec![Part::Octets(octets)])
+    }
+}
+
+impl From<&[u8]> for Raw {
+    fn from(octets: &[u8]) -> Self {
+        octets.to_vec().into()
+    }
+}
+
+/// Makes lines canonical, and reads the facts off them on the way.
+#[derive(Default)]
+struct Canonical {
+    /// As far as it has come.
+    header: Vec<u8>,
+    is_in_body: bool,
+    /// Of the line that has begun.
+    line_length: usize,
+    is_after_cr: bool,
+    longest_line: usize,
+    size: u64,
+    eight_bit: bool,
+}
+
+impl Canonical {
+    /// Appends the canonical form of the octets `raw` that follow.
+    fn append(&mut self, raw: &[u8], lines: &mut Vec<u8>) {
+        let begin = lines.len();
+        let mut rest = raw;
+        if self.is_after_cr && !rest.is_empty() {
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            self.is_after_cr = false;
+        }
+        while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
+            lines.extend_from_slice(&rest[..end]);
+            self.line_length += end;
+            self.end_line(lines);
+            let line_end = &rest[end..];
+            self.is_after_cr = line_end == b"\r";
+            let is_crlf = line_end.starts_with(b"\r\n");
+            rest = &line_end[if is_crlf { 2 } else { 1 }..];
+        }
+        lines.extend_from_slice(rest);
+        self.line_length += rest.len();
+        self.note(&lines[begin..]);
+    }
+
+    /// Ends the last line.
+    fn end(&mut self, lines: &mut Vec<u8>) {
+        if self.line_length > 0 {
+            let begin = lines.len();
+            self.end_line(lines);
+            self.note(&lines[begin..]);
+        }
+    }
+
+    fn end_line(&mut self, lines: &mut Vec<u8>) {
+        lines.extend_from_slice(b"\r\n");
+        self.longest_line = self.longest_line.max(self.line_length);
+        self.line_length = 0;
+    }
+
+    fn note(&mut self, lines: &[u8]) {
+        self.size += lines.len() as u64;
+        self.eight_bit = self.eight_bit || !lines.is_ascii();
+        if !self.is_in_body {
+            // The empty line may have begun before.
+            let seen = self.header.len().saturating_sub(3);
+            self.header.extend_from_slice(lines);
+            let end = if self.header.starts_with(b"\r\n") {
+                Some(0)
+            } else {
+                memchr::memmem::find(&self.header[seen..], b"\r\n\r\n").map(|at| seen + at + 2)
+            };
+            if let Some(end) = end {
+                self.header.truncate(end);
+                self.is_in_body = true;
+            }
+        }
+    }
+
+    fn into_facts(self) -> Facts {
         Facts {
-            size: bytes.len() as u64,
-            eight_bit: !bytes.is_ascii(),
-            eight_bit_header: !header.is_ascii(),
-            longest_line,
-            subject: field(header, "subject"),
-            message_id: field(header, "message-id"),
+            size: self.size,
+            eight_bit: self.eight_bit,
+            eight_bit_header: !self.header.is_ascii(),
+            longest_line: self.longest_line as u64,
+            subject: field(&self.header, "subject"),
+            message_id: field(&self.header, "message-id"),
         }
     }
 }
@@ -134,14 +242,6 @@ pub fn with_date(header: &[u8], now: Timestamp) -> Vec<u8> {
     new
 }
 
-/// The octets of the header with its last line end, without the empty line.
-fn header_length(bytes: &[u8]) -> usize {
-    if bytes.starts_with(b"\r\n") {
-        return 0;
-    }
-    memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 2)
-}
-
 /// The unfolded value of the first field `name` (lower case) in a canonical header.
 fn field(header: &[u8], name: &str) -> Option<String> {
     let mut value: Option<String> = None;
@@ -167,8 +267,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn made_canonical(raw: &Raw) -> (Vec<u8>, Facts) {
+        let mut octets = Vec::new();
+        let facts = raw.write_canonical(&mut octets);
+        (octets, facts.unwrap_or_default())
+    }
+
     fn canonical(raw: &str) -> String {
-        String::from_utf8_lossy(&Message::new(raw.as_bytes()).bytes).into_owned()
+        let (octets, _) = made_canonical(&raw.as_bytes().into());
+        String::from_utf8_lossy(&octets).into_owned()
+    }
+
+    fn facts(raw: &[u8]) -> Facts {
+        made_canonical(&raw.into()).1
     }
 
     #[test]
@@ -182,20 +293,37 @@ mod tests {
 
     #[test]
     fn facts_are_read_off_the_bytes() {
-        let facts = Message::new(
+        let of_all = facts(
             b"Message-ID: <1@x>\nSUBJECT : =?utf-8?q?x?=\n  folded\nX: y\n\nSubject: no\n\xc3\xa9 12345\n",
-        )
-        .facts;
-        assert_eq!(facts.subject.as_deref(), Some("=?utf-8?q?x?=  folded"));
-        assert_eq!(facts.message_id.as_deref(), Some("<1@x>"));
-        assert!(facts.eight_bit && !facts.eight_bit_header);
-        assert_eq!(facts.longest_line, 23);
-        assert!(
-            Message::new("Subject: ü\n\n".as_bytes())
-                .facts
-                .eight_bit_header
         );
-        assert_eq!(Message::new(b"\nSubject: body\n").facts.subject, None);
+        assert_eq!(of_all.subject.as_deref(), Some("=?utf-8?q?x?=  folded"));
+        assert_eq!(of_all.message_id.as_deref(), Some("<1@x>"));
+        assert!(of_all.eight_bit && !of_all.eight_bit_header);
+        assert_eq!(of_all.longest_line, 23);
+        assert!(facts("Subject: ü\n\n".as_bytes()).eight_bit_header);
+        assert_eq!(facts(b"\nSubject: body\n").subject, None);
+    }
+
+    #[test]
+    fn parts_may_come_from_files() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("body");
+        let body = "0123456789\n".repeat(CHUNK / 5);
+        std::fs::write(&file, &body)?;
+        let raw = Raw::from(vec![
+            Part::Octets(b"Subject: x\n\r".to_vec()),
+            Part::File(file.clone()),
+        ]);
+        let (octets, facts) = made_canonical(&raw);
+        let expected = format!("Subject: x\r\n\r\n{}", body.replace('\n', "\r\n"));
+        assert!(octets == expected.as_bytes());
+        assert_eq!(facts.size, octets.len() as u64);
+        std::fs::remove_file(&file)?;
+        let error = raw
+            .write_canonical(&mut io::sink())
+            .map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.contains("body: ")));
+        Ok(())
     }
 
     #[test]
@@ -218,12 +346,21 @@ mod tests {
         fn canonical_lines_are_a_fixed_point_without_bare_line_ends(
             raw in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..200)
         ) {
-            let once = Message::new(&raw).bytes;
-            prop_assert_eq!(&Message::new(&once).bytes, &once);
+            let (once, _) = made_canonical(&raw.as_slice().into());
+            prop_assert_eq!(&made_canonical(&once.as_slice().into()).0, &once);
             for (at, &octet) in once.iter().enumerate() {
                 prop_assert!(octet != b'\r' || once.get(at + 1) == Some(&b'\n'));
                 prop_assert!(octet != b'\n' || (at > 0 && once[at - 1] == b'\r'));
             }
+        }
+
+        #[test]
+        fn it_does_not_matter_how_it_is_divided(
+            raw in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..60),
+            length in 1..10_usize
+        ) {
+            let parts: Vec<Part> = raw.chunks(length).map(|part| Part::Octets(part.to_vec())).collect();
+            prop_assert_eq!(made_canonical(&parts.into()), made_canonical(&raw.as_slice().into()));
         }
     }
 }

@@ -261,8 +261,8 @@ const SEND_DOC: &str = "\
 Accept MESSAGE for sending in the background, and return its id, a string.
 
 MESSAGE is a unibyte string: header, empty line, body, in any line-end
-convention; or a list of such strings that make it up, each ending with a
-line.  SENDER is the envelope sender's address, \"\" for none.
+convention; or a list of parts that make it up, each such a string or
+(:file NAME) for the contents of a file, which is not needed afterwards.  SENDER is the envelope sender's address, \"\" for none.
 RECIPIENTS is a list of addresses (strings as in an RFC 5322 addr-spec, or
 a bare local user).  SERVER is a plist:
 

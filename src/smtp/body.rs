@@ -112,7 +112,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_of_the_content_ends_the_data(content: Vec<u8>) {
-            let canonical = crate::message::Message::new(&content).bytes;
+            let mut canonical = Vec::new();
+            let raw = crate::message::Raw::from(content);
+            prop_assert!(raw.write_canonical(&mut canonical).is_ok());
             let wire = encoded(&canonical, true);
             prop_assert!(!wire.starts_with(b".\r\n"));
             prop_assert!(memchr::memmem::find(&wire, b"\r\n.\r\n").is_none());

@@ -208,14 +208,8 @@ pub enum State {
 }
 
 impl Entry {
-    /// A new entry; duplicate recipients are taken once.
-    pub fn new(
-        sender: Path,
-        recipients: Vec<Path>,
-        server: Server,
-        facts: Facts,
-        wishes: Wishes,
-    ) -> Self {
+    /// A new entry, of which no facts are known yet; duplicate recipients are taken once.
+    pub fn new(sender: Path, recipients: Vec<Path>, server: Server, wishes: Wishes) -> Self {
         let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
         for path in recipients {
             if !once.iter().any(|recipient| recipient.path == path) {
@@ -233,7 +227,7 @@ impl Entry {
             sender,
             recipients: once,
             server,
-            facts,
+            facts: Facts::default(),
             wishes,
             attempts: 0,
             next_try: Timestamp::default(),

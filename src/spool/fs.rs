@@ -25,7 +25,7 @@ pub enum Call {
 }
 
 /// Runs before each call; an error it returns stands for the call's own. When it is
-/// a write that fails, half of the bytes are written, as on a full disk.
+/// a write that fails, half of its bytes are written, as on a full disk.
 pub type Hook = Arc<dyn Fn(Call, &Path) -> io::Result<()> + Send + Sync>;
 
 /// The file system, as the spool uses it.
@@ -63,21 +63,26 @@ impl Fs {
         fs::create_dir(path)
     }
 
-    /// Writes a new file and waits until its bytes are on the disk.
-    pub fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Makes a new file by `write`, and waits until its bytes are on the disk.
+    pub fn write_durably<T>(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    ) -> io::Result<T> {
         self.before(Call::Create, path)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
-        if let Err(error) = self.before(Call::Write, path) {
-            file.write_all(&bytes[..bytes.len() / 2])?;
-            return Err(error);
-        }
-        file.write_all(bytes)?;
+        let mut new = NewFile {
+            fs: self,
+            path,
+            file: options.open(path)?,
+        };
+        let written = write(&mut new)?;
         self.before(Call::SyncFile, path)?;
-        file.sync_all()
+        new.file.sync_all()?;
+        Ok(written)
     }
 
     /// Makes an empty file; it is on the disk once its directory is synced.
@@ -103,7 +108,7 @@ impl Fs {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push("~");
         let temporary = PathBuf::from(temporary);
-        self.write_durably(&temporary, bytes)?;
+        self.write_durably(&temporary, |file| file.write_all(bytes))?;
         self.rename(&temporary, path)?;
         match path.parent() {
             Some(directory) => self.sync_directory(directory),
@@ -175,6 +180,28 @@ impl Fs {
         // Not component by component, for all but the last are the same.
         paths.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
         Ok(paths)
+    }
+}
+
+/// A file being written.
+struct NewFile<'a> {
+    fs: &'a Fs,
+    path: &'a Path,
+    file: File,
+}
+
+impl Write for NewFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.fs.before(Call::Write, self.path) {
+            self.file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.file.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

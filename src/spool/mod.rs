@@ -40,7 +40,7 @@ use fs::Fs;
 pub use owners::{Neighbour, Owner};
 pub use survey::Listing;
 
-use crate::message::Message;
+use crate::message::Raw;
 
 /// A failed call on the spool.
 #[derive(Debug, thiserror::Error)]
@@ -130,9 +130,9 @@ impl Spool {
         self.queue().join(id.to_string())
     }
 
-    /// Stores a message; on return it survives a crash or power cut. On an error
-    /// nothing is left in the queue.
-    pub fn commit(&self, entry: &Entry, message: &Message) -> Result<(), SpoolError> {
+    /// Stores a message, with its facts in `entry`; on return it survives a crash or
+    /// power cut. On an error nothing is left in the queue.
+    pub fn commit(&self, entry: &mut Entry, message: &Raw) -> Result<(), SpoolError> {
         let temporary = self.temporary(entry.id);
         self.write_and_publish(entry, message, &temporary)
             .inspect_err(|_| {
@@ -143,20 +143,21 @@ impl Spool {
 
     fn write_and_publish(
         &self,
-        entry: &Entry,
-        message: &Message,
+        entry: &mut Entry,
+        message: &Raw,
         temporary: &Path,
     ) -> Result<(), SpoolError> {
         self.fs
             .make_directory(temporary)
             .map_err(failed("make", temporary))?;
         let path = temporary.join("message");
-        self.fs
-            .write_durably(&path, &message.bytes)
+        entry.facts = self
+            .fs
+            .write_durably(&path, |file| message.write_canonical(file))
             .map_err(failed("write", &path))?;
         let path = temporary.join("entry.json");
         self.fs
-            .write_durably(&path, &serialize(entry))
+            .write_durably(&path, |file| file.write_all(&serialize(entry)))
             .map_err(failed("write", &path))?;
         self.fs
             .sync_directory(temporary)

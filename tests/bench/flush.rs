@@ -15,7 +15,7 @@ use rs_smtpmail::address::Path;
 use rs_smtpmail::config::{AuthSource, Port, Server, Settings, StreamType};
 use rs_smtpmail::engine::Engine;
 use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::message::Message;
+use rs_smtpmail::message::Raw;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 
@@ -100,15 +100,14 @@ fn main() {
 fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usize) {
     let spool = Spool::open(directory.to_owned(), Fs::default()).unwrap();
     let body = LINE.repeat(octets / LINE.len());
-    let message = Message::new(&[b"Subject: bench\n\n".as_slice(), &body].concat());
+    let message = Raw::from([b"Subject: bench\n\n".as_slice(), &body].concat());
     for _ in 0..count {
-        let entry = Entry::new(
+        let mut entry = Entry::new(
             Path::parse("me@example.org", "sender").unwrap(),
             vec![Path::parse("you@example.org", "recipient").unwrap()],
             server.clone(),
-            message.facts.clone(),
             Wishes::default(),
         );
-        spool.commit(&entry, &message).unwrap();
+        spool.commit(&mut entry, &message).unwrap();
     }
 }

@@ -4,11 +4,12 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use rs_smtpmail::message::Message;
+use rs_smtpmail::message::Raw;
 use rs_smtpmail::smtp::Body;
 
 fuzz_target!(|raw: &[u8]| {
-    let canonical = Message::new(raw).bytes;
+    let mut canonical = Vec::new();
+    Raw::from(raw).write_canonical(&mut canonical).unwrap();
     for (at, &octet) in canonical.iter().enumerate() {
         assert!(octet != b'\r' || canonical.get(at + 1) == Some(&b'\n'));
         assert!(octet != b'\n' || (at > 0 && canonical[at - 1] == b'\r'));
