@@ -19,11 +19,13 @@
 //! ```
 //!
 //! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
-//! `platform` holds what differs between systems. Only this file, `module` and `convert` know of Emacs.
+//! `platform` holds what differs between systems. Only this file, `module`, `boundary`
+//! and `convert` know of Emacs.
 
 emacs::plugin_is_GPL_compatible!();
 
 pub mod address;
+mod boundary;
 mod check;
 pub mod config;
 mod convert;
