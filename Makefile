@@ -61,6 +61,10 @@ lint: test-packages
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
+# The sources compile for other systems, too.
+cross: build-packages
+	@tests/cross
+
 bench: test-packages module sink
 	$(CARGO) build --release --locked --example flush-bench
 	$(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
@@ -98,4 +102,4 @@ clean:
 	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version doc/*.texi doc/*.info
 
 .PHONY: all module sink build-packages test-packages demo test test-rust test-lisp \
-  matrix lint bench fuzz info install clean
+  matrix cross lint bench fuzz info install clean

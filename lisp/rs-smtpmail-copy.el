@@ -306,7 +306,10 @@ TOLD is the problem that the user knows of, if any."
         rest)
     (unwind-protect
         (condition-case err
-            (pcase-setq `(,rest . ,problems) (rs-smtpmail--file-each entry sent))
+            (pcase-setq `(,rest . ,problems)
+                        ;; It may have been removed before the user was there.
+                        (and (rs-smtp-queue-list id)
+                             (rs-smtpmail--file-each entry sent)))
           (error (setq problems (list (error-message-string err))))
           (quit (setq problems '("It was quit"))))
       (remhash id rs-smtpmail--filing)

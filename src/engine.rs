@@ -233,10 +233,7 @@ impl Engine {
         problem: Option<String>,
         copy: Option<String>,
     ) -> Result<(), EngineError> {
-        let mut claim = match self.copies.take(id) {
-            Some(claim) => claim,
-            None => self.claim(id)?,
-        };
+        let mut claim = self.claim_from_filing(id)?;
         if problem.is_some() {
             claim.entry.error = problem;
             if copy.is_some() {
@@ -255,7 +252,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries one entry now, whatever became of it before.
+    /// Tries one entry now, whatever became of it before; or, if it was accepted and its
+    /// copy could not be filed, that.
     pub fn retry(&self, id: EntryId) -> Result<(), EngineError> {
         let mut claim = self.claim(id)?;
         claim.entry.turn(
@@ -264,7 +262,12 @@ impl Engine {
         );
         claim.entry.hold = false;
         claim.entry.wishes.not_before = None;
-        self.release(claim)
+        let is_to_be_filed = claim.entry.is_to_be_filed();
+        self.release(claim)?;
+        if is_to_be_filed {
+            self.file_copy(id)?;
+        }
+        Ok(())
     }
 
     /// Sets the time the user wants an entry sent at; `None` for now.
@@ -331,14 +334,14 @@ impl Engine {
         Ok(true)
     }
 
-    /// Deletes an entry, stopping it first.
+    /// Deletes an entry, stopping it first. A copy not yet filed is given up.
     pub fn remove(&self, id: EntryId) -> Result<(), EngineError> {
         match self.flights.cancel(id, true) {
             Cancellation::Stopping => return self.command(Command::Interrupt),
             Cancellation::TooLate => return Err(EngineError::Busy(id)),
             Cancellation::NotInFlight => {}
         }
-        let claim = self.claim(id)?;
+        let claim = self.claim_from_filing(id)?;
         let entry = claim.entry.clone();
         self.spool.settle(claim)?;
         self.tell(Kind::Removed, entry);
@@ -352,6 +355,14 @@ impl Engine {
             error: None,
             reply: None,
         });
+    }
+
+    /// Claims an entry, if need be from where it is held until its copy is filed.
+    fn claim_from_filing(&self, id: EntryId) -> Result<Claim, EngineError> {
+        match self.copies.take(id) {
+            Some(claim) => Ok(claim),
+            None => self.claim(id),
+        }
     }
 
     fn claim(&self, id: EntryId) -> Result<Claim, EngineError> {

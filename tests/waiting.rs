@@ -142,10 +142,32 @@ fn an_accepted_message_stays_until_its_copy_is_filed() {
     assert_eq!(seen.kind, Kind::Unfiled);
     assert_eq!(seen.entry.error.as_deref(), Some("no such folder"));
     assert_eq!(seen.entry.wishes.copy.as_deref(), Some("file the rest"));
+    let problem = "still no such folder".to_owned();
+    second.engine.filed(id, Some(problem), None).unwrap();
+    second.engine.retry(id).unwrap();
+    assert_eq!(second.outcome().kind, Kind::Unfiled);
     second.engine.filed(id, None, None).unwrap();
     assert_eq!(second.outcome().kind, Kind::Filed);
     assert!(second.engine.list().unwrap().is_empty());
     assert_eq!(server.messages().len(), 1);
+}
+
+#[test]
+fn an_accepted_message_can_be_removed_before_its_copy_is_filed() {
+    let server = Server::start(Options::default());
+    let to = target(server.port(), StreamType::Plain);
+    let mut client = Client::new(Settings::default());
+    let wishes = Wishes {
+        copy: Some("file it".to_owned()),
+        ..Wishes::default()
+    };
+    let id = client.send_with(&to, wishes);
+    assert_eq!(client.outcome().kind, Kind::Sent);
+    client.engine.remove(id).unwrap();
+    assert_eq!(client.outcome().kind, Kind::Removed);
+    assert!(client.engine.list().unwrap().is_empty());
+    // Whoever was filing it is told.
+    assert!(client.engine.filed(id, None, None).is_err());
 }
 
 #[test]

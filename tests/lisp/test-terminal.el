@@ -21,12 +21,14 @@
     (buffer-string)))
 
 (defun test-terminal-wait (text)
-  "Wait until TEXT, a regexp, is on the screen; return the screen's lines."
+  "Wait until TEXT, a regexp, is on a finished screen; return the screen's lines."
   (let (screen)
     (condition-case nil
         (sink-wait text (lambda ()
-                          (setq screen (test-tmux "capture-pane" "-p"))
-                          (string-match-p text screen)))
+                          (let ((before screen))
+                            (setq screen (test-tmux "capture-pane" "-p"))
+                            (and (equal screen before)
+                                 (string-match-p text screen)))))
       (error (ert-fail (format "%S is not on the screen:\n%s" text screen))))
     (split-string screen "\n")))
 
