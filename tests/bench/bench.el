@@ -349,7 +349,7 @@ By what the server offers; the bounds are what the round trips cost."
         (bench-blocking 3000 0 31 7)
         (bench-blocking 3000 50 15 5)
         (bench-blocking 1000000 0 9 3)
-        (bench-blocking 25000000 0 5 2)
+        (bench-blocking 25000000 0 9 2)
         (bench-queue 100 10 50)
         (bench-throughput 500)
         (bench-curl)
