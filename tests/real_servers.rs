@@ -2,107 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "peers/postfix.rs"]
+mod postfix;
 #[path = "server/mod.rs"]
 mod server;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
-
-use common::{Client, MESSAGE, target};
-use rs_smtpmail::config::{AuthSource, Server, Settings, StreamType};
+use common::{Client, MESSAGE};
+use postfix::Postfix;
+use rs_smtpmail::config::{Server, Settings, StreamType};
 use rs_smtpmail::events::Kind;
-
-/// A Postfix of the test's own; stopped on drop.
-struct Postfix {
-    directory: tempfile::TempDir,
-    facts: HashMap<String, String>,
-}
-
-impl Postfix {
-    /// `None` where it can't run, which CI does not take for an answer.
-    fn start() -> Option<Self> {
-        // Unix sockets are in it, whose names are short.
-        let directory = tempfile::Builder::new()
-            .prefix("pf")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let output = script(directory.path(), "start");
-        if output.status.code() == Some(3) && std::env::var_os("CI").is_none() {
-            eprintln!("not run: {}", String::from_utf8_lossy(&output.stderr));
-            return None;
-        }
-        assert!(output.status.success(), "{output:?}");
-        let text = std::fs::read_to_string(directory.path().join("env")).unwrap();
-        let facts = text
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
-            .collect();
-        Some(Postfix { directory, facts })
-    }
-
-    fn fact(&self, key: &str) -> &str {
-        self.facts
-            .get(key)
-            .unwrap_or_else(|| panic!("no {key} in {:?}", self.facts))
-    }
-
-    fn target(&self, key: &str, stream_type: StreamType) -> Server {
-        let mut server = target(self.fact(key).parse().unwrap(), stream_type);
-        server.host = "localhost".to_owned();
-        server
-    }
-
-    fn settings(&self) -> Settings {
-        let authinfo = self.directory.path().join("authinfo");
-        let (user, password) = (self.fact("USER"), self.fact("PASSWORD"));
-        let line = format!("machine localhost login {user} password \"{password}\"\n");
-        std::fs::write(&authinfo, line).unwrap();
-        Settings {
-            trust_files: vec![PathBuf::from(self.fact("CA_FILE"))],
-            auth_sources: vec![AuthSource::Netrc(authinfo)],
-            ..Settings::default()
-        }
-    }
-
-    /// The messages in the mailbox, once there are `number`.
-    fn mailbox(&self, number: usize) -> Vec<Vec<u8>> {
-        let end = Instant::now() + server::deadline();
-        loop {
-            let new = Path::new(self.fact("MAILDIR")).join("new");
-            let files: Vec<_> = std::fs::read_dir(new)
-                .map(|files| files.map(|file| file.unwrap().path()).collect())
-                .unwrap_or_default();
-            if files.len() >= number {
-                return files
-                    .iter()
-                    .map(|file| std::fs::read(file).unwrap())
-                    .collect();
-            }
-            assert!(Instant::now() < end, "{} of {number} messages", files.len());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Postfix {
-    fn drop(&mut self) {
-        script(self.directory.path(), "stop");
-    }
-}
-
-fn script(directory: &Path, action: &str) -> std::process::Output {
-    Command::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/peers/postfix.sh"
-    ))
-    .arg(directory)
-    .arg(action)
-    .output()
-    .unwrap()
-}
 
 fn body(message: &[u8]) -> &str {
     let text = std::str::from_utf8(message).unwrap();
@@ -111,7 +19,7 @@ fn body(message: &[u8]) -> &str {
 
 #[test]
 fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
-    let Some(postfix) = Postfix::start() else {
+    let Some(postfix) = Postfix::start("") else {
         return;
     };
     let mut sent = 0;
@@ -143,7 +51,7 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
     }
     for mechanism in ["xoauth2", "oauthbearer"] {
         let settings = postfix.settings();
-        let authinfo = postfix.directory.path().join("authinfo");
+        let authinfo = postfix.directory().join("authinfo");
         let (user, token) = (postfix.fact("USER"), postfix.fact("TOKEN"));
         let line =
             format!("machine localhost login {user} password {token} smtp-auth {mechanism}\n");

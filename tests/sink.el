@@ -39,9 +39,25 @@ WHAT is what is waited for."
       (accept-process-output nil 0.01))
     value))
 
+(defvar sink-ports nil
+  "Ports that servers have had so far.")
+
 (defun sink-start (&rest arguments)
   "Start the test server with ARGUMENTS; return its process.
-Its port is the property `port'."
+Its port is the property `port'.  No two servers have the same one, for much
+is remembered of a server by its port."
+  (let ((process (sink-start-anywhere arguments)))
+    (if (not (memq (sink-port process) sink-ports))
+        (push (sink-port process) sink-ports)
+      ;; It is kept until the other has got its port.
+      (let ((other (apply #'sink-start arguments)))
+        (delete-process process)
+        (kill-buffer (process-buffer process))
+        (setq process other)))
+    process))
+
+(defun sink-start-anywhere (arguments)
+  "Start the test server with ARGUMENTS on whichever port; return its process."
   (let* ((process-connection-type nil)
          (process (apply #'start-process "smtp-sink"
                          (generate-new-buffer " *smtp-sink*")
@@ -55,8 +71,11 @@ Its port is the property `port'."
                 (lambda ()
                   (with-current-buffer (process-buffer process)
                     (goto-char (point-min))
-                    (and (re-search-forward "^listening on [^:]*:\\([0-9]+\\)" nil t)
-                         (string-to-number (match-string 1)))))))
+                    (cond
+                     ((re-search-forward "^listening on [^:]*:\\([0-9]+\\)" nil t)
+                      (string-to-number (match-string 1)))
+                     ((not (process-live-p process))
+                      (error "The test server has ended: %s" (buffer-string))))))))
     process))
 
 (defun sink-port (process)

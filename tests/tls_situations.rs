@@ -3,20 +3,31 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "peers/postfix.rs"]
+mod postfix;
 #[path = "server/mod.rs"]
 mod server;
 mod tls;
 
+use postfix::Postfix;
 use rs_smtpmail::config::{StreamType, TlsSettings};
 use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list};
+use tls::{Authority, Kind, Leaf, SServer, User, World, is_missing, revocation_list};
 
 const DETAILS: &str = "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2049-01-01";
 const SELF_SIGNED: &str = "the server's certificate is self-signed, so nobody vouches for it";
 const SELF_DETAILS: &str =
     "subject CN=localhost, issuer CN=localhost, valid 2001-01-01 to 2049-01-01";
+const WRONG_HOST: &str = "the server's certificate is not for 127.0.0.1 but for mail.wrong.example";
+const WRONG_HOST_DETAILS: &str =
+    "subject CN=mail.wrong.example, issuer CN=Test root, valid 2001-01-01 to 2049-01-01";
+const EXPIRED: &str = "the server's certificate has expired (its last day: 2002-01-01)";
+const EXPIRED_DETAILS: &str =
+    "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2002-01-01";
+const REVOKED: &str =
+    "the server's certificate is revoked: its issuer says that it must not be trusted any more";
 const UNKNOWN: &str = "the server's certificate is signed by nobody this machine trusts, or the \
     server leaves out a certificate between";
 const OLD: &str = "which is no longer safe and which this package does not speak; whoever runs \
@@ -142,16 +153,8 @@ fn what_the_priority_string_says(world: &World) {
 
 fn who_vouches_for_it(world: &World) {
     for (kind, reason, details) in [
-        (
-            Kind::WrongHost,
-            "the server's certificate is not for 127.0.0.1 but for mail.wrong.example",
-            "subject CN=mail.wrong.example, issuer CN=Test root, valid 2001-01-01 to 2049-01-01",
-        ),
-        (
-            Kind::Expired,
-            "the server's certificate has expired (its last day: 2002-01-01)",
-            "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2002-01-01",
-        ),
+        (Kind::WrongHost, WRONG_HOST, WRONG_HOST_DETAILS),
+        (Kind::Expired, EXPIRED, EXPIRED_DETAILS),
         (
             Kind::NotYetValid,
             "the server's certificate is not valid yet (its first day: 2048-01-01; is this \
@@ -261,10 +264,9 @@ fn who_is_revoked(world: &World) {
     let mut user = world.trusting();
     revocation_list(&world.root, &[leaf.serial], &list);
     user.settings.tls.crl_files = vec![list.clone()];
-    world.meet("revoked, in gnutls-crlfiles", &leaf, "", user).is_refused(
-        "the server's certificate is revoked: its issuer says that it must not be trusted any more",
-        DETAILS,
-    );
+    world
+        .meet("revoked, in gnutls-crlfiles", &leaf, "", user)
+        .is_refused(REVOKED, DETAILS);
     let mut user = world.trusting();
     user.settings.tls.crl_files = vec![list.clone()];
     let pinned = |port: u16| {
@@ -273,10 +275,7 @@ fn who_is_revoked(world: &World) {
         user
     };
     let seen = world.meet_by("revoked, and pinned", &leaf, "", StreamType::Ssl, pinned);
-    seen.is_refused(
-        "the server's certificate is revoked: its issuer says that it must not be trusted any more",
-        DETAILS,
-    );
+    seen.is_refused(REVOKED, DETAILS);
     let mut user = world.trusting();
     user.settings.tls.crl_files = vec![list.clone()];
     let another = world.leaf(Kind::Good);
@@ -408,6 +407,106 @@ fn who_we_are(world: &World) {
         .is_sent();
 }
 
+fn what_openssl_serves(world: &World) {
+    let meet = |what: &str, leaf: &Leaf, options: &[&str], user: User| {
+        let server = SServer::start(leaf, options);
+        let what = format!("openssl s_server: {what}");
+        world.send(&what, server.port, StreamType::Ssl, user)
+    };
+    for (kind, reason, details) in [
+        (Kind::WrongHost, WRONG_HOST, WRONG_HOST_DETAILS),
+        (Kind::Expired, EXPIRED, EXPIRED_DETAILS),
+        (Kind::SelfSigned, SELF_SIGNED, SELF_DETAILS),
+    ] {
+        let what = format!("{kind:?}; never");
+        meet(&what, &world.leaf(kind), &[], world.trusting()).asks(reason, details);
+    }
+    let leaf = world.leaf(Kind::Good);
+    let list = world.path().join("openssl-list.pem");
+    revocation_list(&world.root, &[leaf.serial], &list);
+    let mut user = world.trusting();
+    user.settings.tls.crl_files = vec![list];
+    meet("revoked, in gnutls-crlfiles", &leaf, &[], user).is_refused(REVOKED, DETAILS);
+    let rsa = world.leaf(Kind::Rsa(2048));
+    let weak = "ALL:@SECLEVEL=0";
+    for (options, name) in [
+        (["-tls1", "-cipher", weak], "TLS 1.0"),
+        (["-tls1_1", "-cipher", weak], "TLS 1.1"),
+        (
+            ["-tls1_2", "-cipher", "AES256-GCM-SHA384"],
+            "TLS 1.2 with RSA key exchange",
+        ),
+    ] {
+        meet(&format!("{name} only"), &rsa, &options, world.trusting()).needs_user(&format!(
+            "TLS handshake: the server only speaks {name}, {OLD}"
+        ));
+    }
+    let options = ["-Verify", "1", "-verify_return_error", "-tls1_2"];
+    meet(
+        "a client certificate is required, and missing",
+        &leaf,
+        &options,
+        world.trusting(),
+    )
+    .needs_user(&format!("TLS handshake: {NO_IDENTITY} (HandshakeFailure)"));
+}
+
+fn what_postfix_serves(world: &World) {
+    let rsa = world.leaf(Kind::Rsa(2048));
+    let encrypt = |leaf: &Leaf| {
+        format!(
+            "-o smtpd_tls_security_level=encrypt -o smtpd_tls_cert_file={} \
+             -o smtpd_tls_key_file={}",
+            leaf.certificate.display(),
+            leaf.key.display()
+        )
+    };
+    let services = [
+        ("GOOD", encrypt(&world.leaf(Kind::Good))),
+        ("WRONG_HOST", encrypt(&world.leaf(Kind::WrongHost))),
+        ("EXPIRED", encrypt(&world.leaf(Kind::Expired))),
+        ("SELF_SIGNED", encrypt(&world.leaf(Kind::SelfSigned))),
+        (
+            "OLD",
+            encrypt(&rsa)
+                + " -o smtpd_tls_mandatory_protocols=TLSv1 -o smtpd_tls_mandatory_ciphers=high \
+                   -o tls_high_cipherlist=ALL:@SECLEVEL=0",
+        ),
+        (
+            "WRAPPED",
+            encrypt(&world.leaf(Kind::Expired)) + " -o smtpd_tls_wrappermode=yes",
+        ),
+        ("NONE", "-o smtpd_tls_security_level=none".to_owned()),
+    ];
+    let services = services.map(|(name, options)| format!("{name} {options}\n"));
+    let Some(postfix) = Postfix::start(&services.concat()) else {
+        return;
+    };
+    let meet = |what: &str, name: &str, stream_type: StreamType| {
+        let port = postfix.fact(&format!("{name}_PORT")).parse().unwrap();
+        let what = format!("Postfix: {what}");
+        world.send(&what, port, stream_type, world.trusting())
+    };
+    let starttls = StreamType::Starttls;
+    meet("STARTTLS", "GOOD", starttls).is_sent();
+    meet("WrongHost; never", "WRONG_HOST", starttls).asks(WRONG_HOST, WRONG_HOST_DETAILS);
+    meet("Expired; never", "EXPIRED", starttls).asks(EXPIRED, EXPIRED_DETAILS);
+    meet("SelfSigned; never", "SELF_SIGNED", starttls).asks(SELF_SIGNED, SELF_DETAILS);
+    meet(
+        "Expired, by implicit TLS; never",
+        "WRAPPED",
+        StreamType::Ssl,
+    )
+    .asks(EXPIRED, EXPIRED_DETAILS);
+    meet("TLS 1.0 only", "OLD", starttls).needs_user(&format!(
+        "TLS handshake: the server only speaks TLS 1.0, {OLD}"
+    ));
+    meet("no STARTTLS, and it is wanted", "NONE", starttls)
+        .text
+        .strip_prefix("STARTTLS: ")
+        .unwrap();
+}
+
 #[test]
 fn each_situation_is_told_in_words_of_its_own() {
     if is_missing() {
@@ -420,9 +519,11 @@ fn each_situation_is_told_in_words_of_its_own() {
     who_is_revoked(&world);
     what_is_pinned(&world);
     who_we_are(&world);
+    what_openssl_serves(&world);
+    what_postfix_serves(&world);
     let rows = world.rows.borrow();
     for (number, [what, happened, text]) in rows.iter().enumerate() {
         println!("{:2}  {what}\n    {happened}\n    {text}", number + 1);
     }
-    assert!(rows.len() >= 40, "{}", rows.len());
+    assert!(rows.len() >= 50, "{}", rows.len());
 }

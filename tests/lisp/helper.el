@@ -123,7 +123,7 @@ Afterwards, empty the spool of what is for this server."
                                                  :object-type 'alist)))))))
 
 (defun test-empty-spool ()
-  "Delete the spool's entries for the current server, and what was learnt of it."
+  "Delete the spool's entries for the current server."
   (when (featurep 'rs-smtpmail-module)
     (sink-wait "an empty spool"
                (lambda ()
@@ -137,10 +137,6 @@ Afterwards, empty the spool of what is for this server."
                                          (plist-get (plist-get entry :server)
                                                     :port)))
                                 (rs-smtp-queue-list))))))
-    ;; The next server may get the same port.
-    (when test-server
-      (dolist (host '("localhost" "127.0.0.1"))
-        (rs-smtp--forget-tls (list :host host :port (sink-port test-server)))))
     ;; What is still told of it concerns nobody any more.
     (rs-smtpmail--wake)
     (let ((rs-smtpmail-sent-functions nil)

@@ -17,6 +17,9 @@
 #                       is in its X-Original-To
 #     LOG_DIR           the logs of both
 #
+# Each line of DIR/services, if there is such a file before, is a further server: a name, NAME, whose
+# port is then in NAME_PORT; and options for smtpd, which asks nobody for AUTH.
+#
 # No mail leaves the machine. Recipients whose local part is "unknown" get 550, those with "later" 451.
 # Nothing outside DIR and a directory under /tmp is touched: neither /etc/postfix nor a Postfix that
 # the system runs. `stop` ends whatever `start` has begun, and leaves mail and logs in DIR/stopped.
@@ -65,6 +68,7 @@ accepts() {
 # deep for a socket's name. So the working files are in a directory of their own, DIR/state.
 state=
 submission_port='' smtps_port='' plain_port='' bare_port=''
+declare -A service_port=()
 if [ -L "$dir/state" ]; then
     state=$(readlink "$dir/state")
     if [[ $state != /tmp/rs-smtpmail-peer.* ]]; then
@@ -276,6 +280,7 @@ END
 127.0.0.1:$bare_port inet n - n - - smtpd
   -o syslog_name=bare -o smtpd_tls_security_level=none
   -o smtpd_discard_ehlo_keywords=pipelining,size,vrfy,etrn,starttls,auth,enhancedstatuscodes,8bitmime,dsn,smtputf8,chunking
+$(further_services)
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
 tlsmgr    unix - - n 1000? 1 tlsmgr
@@ -296,22 +301,42 @@ postlog   unix-dgram n - n - 1 postlogd
 END
 }
 
+further_services() {
+    local name options
+    [ -e "$dir/services" ] || return 0
+    while read -r name options; do
+        echo "127.0.0.1:${service_port[$name]} inet n - n - - smtpd"
+        echo "  -o syslog_name=$name $options"
+    done <"$dir/services"
+}
+
 choose_ports() {
     local -A taken=()
-    local name port
-    for name in submission_port smtps_port plain_port bare_port; do
+    local name port _
+    free_port() {
         # Below the range from which the kernel takes ephemeral ports.
         while port=$((20000 + RANDOM % 12000)) && { [[ -v taken[$port] ]] || accepts "$port"; }; do
             :
         done
         taken[$port]=1
+    }
+    for name in submission_port smtps_port plain_port bare_port; do
+        free_port
         printf -v "$name" %s "$port"
     done
+    [ -e "$dir/services" ] || return 0
+    while read -r name _; do
+        free_port
+        service_port[$name]=$port
+    done <"$dir/services"
 }
 
 ports_answer() {
-    greets "$submission_port" && greets "$plain_port" && greets "$bare_port" &&
-        accepts "$smtps_port"
+    local port
+    for port in "$smtps_port" "${service_port[@]}"; do
+        accepts "$port" || return 1
+    done
+    greets "$submission_port" && greets "$plain_port" && greets "$bare_port"
 }
 
 # Runs Postfix on free ports; another process may take one in between, so more than once.
@@ -370,6 +395,10 @@ TOKEN='$(cat token)'
 MAILDIR='$state/mail'
 LOG_DIR='$state/log'
 END
+    local name
+    for name in "${!service_port[@]}"; do
+        echo "${name}_PORT='${service_port[$name]}'" >>env.new
+    done
     cp env.new "$dir/env.new"
     mv "$dir/env.new" "$dir/env"
     trap - EXIT
