@@ -40,6 +40,9 @@ Return what it printed."
      `(progn
         (require 'rs-smtpmail)
         (require 'epg)
+        (when (memq 'password-store auth-sources)
+          (require 'auth-source-pass)
+          (auth-source-pass-enable))
         (setq noninteractive nil
               rs-smtpmail-synchronous t
               epg-pinentry-mode 'loopback
@@ -108,6 +111,23 @@ Return what it printed."
         (should-not (string-search "wr0ng passphrase" output))
         (should-not (string-search test-gpg-passphrase output)))
       (should (= 1 (test-received-count))))))
+
+;; The directory of pass, the standard Unix password manager, as Emacs reads it.
+(ert-deftest test-gpg-password-store ()
+  (test-gpg-with-home
+    (test-gpg-run "" "--passphrase" "" "--quick-gen-key" "<me@example.org>"
+                  "future-default" "default" "never")
+    (let* ((store (test-new-directory "password-store"))
+           (process-environment
+            (cons (concat "PASSWORD_STORE_DIR=" store) process-environment)))
+      (test-gpg-run "pass word\nuser: joe\n"
+                    "--output" (expand-file-name "localhost.gpg" store)
+                    "--trust-model" "always" "--recipient" "me@example.org" "--encrypt")
+      (let ((output (test-gpg-session 'password-store nil)))
+        (ert-info (output)
+          (should-not (string-search "Asked" output))
+          (should-not (string-search "pass word" output))
+          (should (equal "joe" (plist-get (test-received 1) :user))))))))
 
 (provide 'test-gpg)
 
