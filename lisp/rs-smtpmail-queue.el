@@ -45,8 +45,13 @@
     (smtpmail-smtp-server . stringp)
     (smtpmail-stream-type . symbolp)
     (smtpmail-smtp-service . rs-smtpmail--service-p)
-    (smtpmail-smtp-user . rs-smtpmail--string-or-nil-p))
-  "Variables that smtpmail stores with a message, and tests for their values.")
+    (smtpmail-smtp-user . rs-smtpmail--string-or-nil-p)
+    (rs-smtpmail--queued-options . rs-smtpmail--queued-options-p))
+  "Variables that are stored with a message, and tests for their values.")
+
+(defvar rs-smtpmail--queued-options nil
+  "What an exported message's entry says that smtpmail knows nothing of.
+Options of `rs-smtp-send': `:not-before' and `:copy'.")
 
 (defconst rs-smtpmail--queue-file-name
   "\\`[0-9]+-[0-9]+-[0-9]+_[0-9]+.[0-9]+.[0-9]+_[0-9]+\\'"
@@ -164,6 +169,15 @@ The lock is Emacs's own for the index, which does not outlive its owner."
   "Whether VALUE is a port number or the name of a service."
   (or (natnump value) (stringp value)))
 
+(defun rs-smtpmail--queued-options-p (value)
+  "Whether VALUE is a plist as `rs-smtpmail--queued-options' describes it."
+  (and (proper-list-p value)
+       (cl-evenp (length value))
+       (cl-loop for (option wish) on value by #'cddr
+                always (pcase option
+                         (:not-before (numberp wish))
+                         (:copy (stringp wish))))))
+
 (defun rs-smtpmail--stored-values (file)
   "Return an alist of the variables in FILE, a queued message's .el file.
 Nothing is evaluated."
@@ -209,7 +223,8 @@ ADOPTED is an alist of files that are there already, and their ids."
                    (insert-file-contents-literally file)
                    (let ((smtpmail-mail-address nil))
                      (rs-smtpmail--accept recipients (current-buffer)
-                                          (list :origin file))))))
+                                          (append (list :origin file)
+                                                  rs-smtpmail--queued-options))))))
       (condition-case err
           (delete-file file)
         (error
@@ -266,7 +281,8 @@ Recipients who have got the message are left out."
                       smtpmail-smtp-server ,(plist-get server :host)
                       smtpmail-smtp-service ,(plist-get server :port)
                       smtpmail-stream-type ,(plist-get server :stream-type)
-                      smtpmail-smtp-user ,(plist-get server :user))
+                      smtpmail-smtp-user ,(plist-get server :user)
+                      ,@(rs-smtpmail--options-to-queue entry))
                (current-buffer)))
       (insert "\n"))))
 
@@ -288,13 +304,21 @@ Recipients who have got the message are left out."
         (write-region (concat file "\n") nil (rs-smtpmail--index-file) t 'silent)))
     (rs-smtp-queue-remove id)))
 
+(defun rs-smtpmail--options-to-queue (entry)
+  "Return what is to be stored with ENTRY that smtpmail knows nothing of."
+  (let ((options (cl-loop for option in '(:not-before :copy)
+                          for wish = (plist-get entry option)
+                          when wish append (list option wish))))
+    (and options (list 'rs-smtpmail--queued-options options))))
+
 ;;;###autoload
 (defun rs-smtpmail-export-queue (&optional unconfirmed)
   "Move the messages in the spool to smtpmail's queue, `smtpmail-queue-dir'.
 There smtpmail, or this package on another machine, finds them when queued
 mail is sent.  Messages that are just being sent stay, and so do those that
 the server may have got already, unless UNCONFIRMED, the prefix argument, is
-non-nil.  Return the number of messages moved."
+non-nil.  When a message is to be sent, and copies that are to be filed then,
+only this package finds in the queue.  Return the number of messages moved."
   (interactive "P")
   (make-directory smtpmail-queue-dir t)
   (let ((states `(pending held failed needs-user scheduled
@@ -328,8 +352,11 @@ refused, is on hold, or may have been delivered already, is left alone."
   (interactive)
   (pcase-let* ((`(,ids ,problems) (rs-smtpmail--adopt-queue))
                (_ (rs-smtp-queue-flush))
+               ;; Not what has been queued for later.
+               (later (rs-smtpmail--ids-in-state 'scheduled))
                (waiting (delete-dups
-                         (append ids (rs-smtpmail--ids-in-state 'pending 'sending)))))
+                         (append (seq-difference ids later)
+                                 (rs-smtpmail--ids-in-state 'pending 'sending)))))
     (setq rs-smtpmail--resumed t)
     (if (rs-smtpmail--synchronous-p)
         (rs-smtpmail--report-flush (rs-smtpmail--wait waiting) problems)

@@ -292,6 +292,9 @@ Two messages must then arrive, once."
                 (require 'helper)
                 (setq rs-smtpmail-spool-directory spool
                       create-lockfiles nil)
+                (require 'rs-smtpmail-queue)
+                (rs-smtpmail--adopt-queue)
+                ;; Also what is for later.
                 (dolist (entry (rs-smtp-queue-list))
                   (rs-smtp-queue-retry (plist-get entry :id)))
                 (rs-smtpmail-send-queued-mail))))
@@ -351,6 +354,32 @@ Two messages must then arrive, once."
     (should (equal '("a@x.org" "\"b c\"@y.org") (plist-get (test-received 1) :recipients)))
     (should (string-suffix-p (encode-coding-string "\r\n\r\nGrüße\r\n" 'utf-8)
                              (plist-get (test-received 1) :bytes)))))
+
+(ert-deftest test-queue-export-and-back ()
+  "What only we know of a message is known again after it has been moved."
+  (test-with-server nil
+    (rs-smtp-send "From: me@example.org\nSubject: x\n\nHello\n"
+                  "me@example.org" '("a@x.org")
+                  (list :host smtpmail-smtp-server :port smtpmail-smtp-service
+                        :stream-type 'plain)
+                  nil '(:not-before 4102444800.0 :copy "\"file it\""))
+    (rs-smtpmail-export-queue)
+    (should-not (rs-smtp-queue-list))
+    (rs-smtpmail-send-queued-mail)
+    (should-not (test-queue-files))
+    (let ((entry (car (rs-smtp-queue-list))))
+      (should (eq 'scheduled (plist-get entry :state)))
+      (should (= 4102444800.0 (plist-get entry :not-before)))
+      (should (equal "\"file it\"" (plist-get entry :copy)))
+      (should (equal 'plain (plist-get (plist-get entry :server) :stream-type)))
+      (rs-smtp-queue-remove (plist-get entry :id)))
+    (dolist (options '((:copy (delete-file "/")) (:not-before "x") (:dsn nil) (:copy)))
+      (test-queue-write "bad" (format "(setq smtpmail-recipient-address-list (\"a@x.org\") \
+rs-smtpmail--queued-options %S)" options)
+                        "Subject: x\n\nHello\n")
+      (should (string-search "strange value to rs-smtpmail--queued-options"
+                             (test-error #'test-flush))))
+    (should-not (rs-smtp-queue-list))))
 
 (provide 'test-queue)
 

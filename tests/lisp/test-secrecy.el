@@ -11,6 +11,7 @@
 ;;; Code:
 
 (require 'helper)
+(require 'url-util)
 
 ;;;; Seeking
 
@@ -72,6 +73,7 @@
 (defconst test-secrecy-wrong "wr0ng-Gu\u00EBss/77")
 (defconst test-secrecy-right "r1ght Secr\u00E9t+42")
 (defconst test-secrecy-token "ya29.T0ken-of~the_best_kind")
+(defconst test-secrecy-client "cl1ent-s3cret")
 
 (defun test-secrecy-form (authinfo right preparation)
   "Return a form that logs in with AUTHINFO, in vain, and then as RIGHT says.
@@ -129,11 +131,12 @@ It evaluates PREPARATION, a form, first, and prints all that there is to see."
      (setq noninteractive t)))
 
 (defun test-secrecy-session (arguments user wrong right more
-                                       &optional preparation sights)
+                                       &optional preparation sights field)
   "Have another Emacs log in to a server started with ARGUMENTS.
 First as USER with the secret WRONG, then with RIGHT; MORE is the rest
-of the entry in authinfo.  PREPARATION is a function that gets the files
-with WRONG and RIGHT, and returns a form evaluated before.
+of the entry in authinfo, whose FIELD the secret is, or \"password\".
+PREPARATION is a function that gets the files with WRONG and RIGHT, and
+returns a form evaluated before.
 Check that neither secret gets out, but SIGHTS, texts, do.  Return what was
 printed."
   (test-with-server (append '("--tls" "starttls" "--require-auth") arguments)
@@ -143,8 +146,8 @@ printed."
                    (let ((file (test-file "authinfo"))
                          (coding-system-for-write 'utf-8))
                      (with-temp-file file
-                       (insert (format "machine localhost login %s password \"%s\" %s\n"
-                                       user secret more)))
+                       (insert (format "machine localhost login %s %s \"%s\" %s\n"
+                                       user (or field "password") secret more)))
                      file)))
            (authinfo (funcall line wrong))
            (correct (funcall line right))
@@ -159,8 +162,8 @@ printed."
            (forms (append (test-secrecy-forms user wrong)
                           (test-secrecy-forms user right))))
       ;; All was there that could have told.
-      (dolist (sight `("*trace of SMTP session to localhost*" "AUTH" "<omitted>" "535"
-                       "*check of localhost:" "*Messages*" ":event sent" "It was sent"
+      (dolist (sight `("*trace of SMTP session to localhost*" "AUTH" "<omitted>"
+                       ,@(unless field '("535")) "*check of localhost:" "*Messages*" ":event sent" "It was sent"
                        ,@sights))
         (ert-info ((concat sight " in " output))
           (should (string-search sight output))))
@@ -192,6 +195,52 @@ RIGHT is the right secret, MORE the rest of the entry in authinfo."
 (test-secrecy-define-password "SCRAM-SHA-256")
 (test-secrecy-define "XOAUTH2" ("--auth" "joe:unused" "--token" test-secrecy-token)
                      test-secrecy-token "smtp-auth xoauth2")
+
+(test-secrecy-define "OAUTHBEARER" ("--auth" "joe:unused" "--token" test-secrecy-token)
+                     test-secrecy-token "smtp-auth oauthbearer")
+
+(defun test-secrecy-token-endpoint ()
+  "Start a token endpoint; return its process.
+It gives the right access token for the right refresh token, and repeats
+what it refuses."
+  (make-network-process
+   :name "token-endpoint" :server t :host 'local :service t :noquery t
+   :coding 'no-conversion
+   :filter
+   (lambda (process text)
+     (let ((request (concat (process-get process 'request) text))
+           (right (url-hexify-string test-secrecy-right)))
+       (process-put process 'request request)
+       (when (string-match "\r\n\r\n\\(.*client_secret=.*\\)" request)
+         (let* ((form (match-string 1 request))
+                (refused (not (string-search right (string-replace "+" "%20" form))))
+                (answer (if refused
+                            (json-encode `((error . "invalid_grant")
+                                           (error_description . ,test-secrecy-wrong)))
+                          (json-encode `((access_token . ,test-secrecy-token)
+                                         (expires_in . 3600))))))
+           (process-send-string
+            process
+            (format "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s"
+                    (if refused "400 Bad Request" "200 OK")
+                    (string-bytes answer) answer))))))))
+
+(ert-deftest test-secrecy-refresh-token ()
+  "The secrets are a refresh token, and an access token got for it."
+  (let ((endpoint (test-secrecy-token-endpoint)))
+    (unwind-protect
+        (let ((output
+               (test-secrecy-session
+                (list "--mech" "XOAUTH2" "--auth" "joe:unused" "--token" test-secrecy-token)
+                "joe" test-secrecy-wrong test-secrecy-right
+                (format "token-url http://127.0.0.1:%d/ client-id me client-secret %s"
+                        (process-contact endpoint :service) test-secrecy-client)
+                nil '("AUTH XOAUTH2" "FAILED" "logged in as" "invalid_grant")
+                "refresh-token")))
+          (dolist (secret (list test-secrecy-token test-secrecy-client))
+            (should-not (test-secrecy-leaks (test-secrecy-forms "joe" secret)
+                                            (encode-coding-string output 'utf-8)))))
+      (delete-process endpoint))))
 
 (ert-deftest test-secrecy-asked-for ()
   "What the user types, and has saved."
