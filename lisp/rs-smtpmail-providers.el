@@ -20,6 +20,7 @@
     (:name "Outlook.com"
      :domains ("outlook.com" "outlook.de" "outlook.fr" "hotmail.com" "hotmail.co.uk"
                "hotmail.de" "hotmail.fr" "live.com" "msn.com")
+     :mx ("olc.protection.outlook.com")
      :server "smtp-mail.outlook.com" :port 587 :stream-type starttls
      :hint "Microsoft takes no password here: OAuth 2 is needed.")
     (:name "Microsoft 365"
