@@ -46,7 +46,7 @@ WHAT is what is waited for."
   "Start the test server with ARGUMENTS; return its process.
 Its port is the property `port'.  No two servers have the same one, for much
 is remembered of a server by its port."
-  (let ((process (sink-start-anywhere arguments)))
+  (let ((process (sink-start-process arguments)))
     (if (not (memq (sink-port process) sink-ports))
         (push (sink-port process) sink-ports)
       ;; It is kept until the other has got its port.
@@ -56,8 +56,9 @@ is remembered of a server by its port."
         (setq process other)))
     process))
 
-(defun sink-start-anywhere (arguments)
-  "Start the test server with ARGUMENTS on whichever port; return its process."
+(defun sink-start-process (arguments)
+  "Start the test server with ARGUMENTS, a list; return its process.
+Its port is the property `port'."
   (let* ((process-connection-type nil)
          (process (apply #'start-process "smtp-sink"
                          (generate-new-buffer " *smtp-sink*")

@@ -21,7 +21,10 @@
   "Start a server on PORT, or on a free port if that is 0; return its process."
   (let ((mailbox (test-new-directory "mailbox")))
     (push mailbox test-soak-mailboxes)
-    (sink-start "--dir" mailbox "--port" (number-to-string port))))
+    (if (zerop port)
+        (sink-start "--dir" mailbox)
+      (sink-start-process
+       (list "--dir" mailbox "--port" (number-to-string port))))))
 
 (defun test-soak-files (suffix)
   "Return the files in all mailboxes whose names end in SUFFIX."
