@@ -85,8 +85,8 @@ ours() {
     [ -n "$state" ] || return 0
     for process in /proc/[0-9]*; do
         if cat "$process/cmdline" "$process/environ" 2>/dev/null | tr '\0' '\n' |
-            grep -qaxF -e "$state/postfix" -e "MAIL_CONFIG=$state/postfix" \
-                -e "$state/dovecot/dovecot.conf"; then
+            grep -axF -e "$state/postfix" -e "MAIL_CONFIG=$state/postfix" \
+                -e "$state/dovecot/dovecot.conf" >/dev/null; then
             echo "${process#/proc/}"
         fi
     done
