@@ -264,6 +264,13 @@ not be moved."
                   smtpmail-queue-dir)))
     file))
 
+(defun rs-smtpmail--options-to-queue (entry)
+  "Return what is to be stored with ENTRY that smtpmail knows nothing of."
+  (let ((options (cl-loop for option in '(:not-before :copy)
+                          for wish = (plist-get entry option)
+                          when wish append (list option wish))))
+    (and options (list 'rs-smtpmail--queued-options options))))
+
 (defun rs-smtpmail--write-stored-values (entry file)
   "Write FILE, a queued message's .el file, for ENTRY.
 Recipients who have got the message are left out."
@@ -303,13 +310,6 @@ Recipients who have got the message are left out."
       (let ((coding-system-for-write 'utf-8-unix))
         (write-region (concat file "\n") nil (rs-smtpmail--index-file) t 'silent)))
     (rs-smtp-queue-remove id)))
-
-(defun rs-smtpmail--options-to-queue (entry)
-  "Return what is to be stored with ENTRY that smtpmail knows nothing of."
-  (let ((options (cl-loop for option in '(:not-before :copy)
-                          for wish = (plist-get entry option)
-                          when wish append (list option wish))))
-    (and options (list 'rs-smtpmail--queued-options options))))
 
 ;;;###autoload
 (defun rs-smtpmail-export-queue (&optional unconfirmed)
@@ -352,11 +352,12 @@ refused, is on hold, or may have been delivered already, is left alone."
   (interactive)
   (pcase-let* ((`(,ids ,problems) (rs-smtpmail--adopt-queue))
                (_ (rs-smtp-queue-flush))
+               (entries (rs-smtp-queue-list))
                ;; Not what has been queued for later.
-               (later (rs-smtpmail--ids-in-state 'scheduled))
+               (later (rs-smtpmail--ids-in-state entries 'scheduled))
                (waiting (delete-dups
                          (append (seq-difference ids later)
-                                 (rs-smtpmail--ids-in-state 'pending 'sending)))))
+                                 (rs-smtpmail--ids-in-state entries 'pending 'sending)))))
     (setq rs-smtpmail--resumed t)
     (if (rs-smtpmail--synchronous-p)
         (rs-smtpmail--report-flush (rs-smtpmail--wait waiting) problems)
@@ -365,12 +366,12 @@ refused, is on hold, or may have been delivered already, is left alone."
       (message (ngettext "Sending %d message" "Sending %d messages" (length waiting))
                (length waiting)))))
 
-(defun rs-smtpmail--ids-in-state (&rest states)
-  "Return the ids of the spool's entries whose state is one of STATES."
+(defun rs-smtpmail--ids-in-state (entries &rest states)
+  "Return the ids of those of ENTRIES whose state is one of STATES."
   (delq nil (mapcar (lambda (entry)
                       (and (memq (plist-get entry :state) states)
                            (plist-get entry :id)))
-                    (rs-smtp-queue-list))))
+                    entries)))
 
 (defun rs-smtpmail--report-flush (events problems)
   "Signal an error if one of EVENTS is a failure, or if there are PROBLEMS."

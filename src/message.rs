@@ -3,7 +3,7 @@
 //! know of them to choose how to send.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use mail_parser::DateTime;
@@ -67,33 +67,44 @@ impl Raw {
             io::Result::Ok(())
         };
         for part in &self.0 {
-            match part {
-                Part::Octets(octets) => {
-                    for chunk in octets.chunks(CHUNK) {
-                        canonical.append(chunk, &mut lines);
-                        write(&mut lines)?;
-                    }
+            let mut reader = part.reader()?;
+            loop {
+                let ahead = reader.fill_buf().map_err(|error| part.told(error))?;
+                let chunk = &ahead[..ahead.len().min(CHUNK)];
+                let length = chunk.len();
+                if length == 0 {
+                    break;
                 }
-                Part::File(path) => {
-                    let told = |error: io::Error| {
-                        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                    };
-                    let mut file = File::open(path).map_err(told)?;
-                    let mut chunk = vec![0; CHUNK];
-                    loop {
-                        let length = file.read(&mut chunk).map_err(told)?;
-                        if length == 0 {
-                            break;
-                        }
-                        canonical.append(&chunk[..length], &mut lines);
-                        write(&mut lines)?;
-                    }
-                }
+                canonical.append(chunk, &mut lines);
+                write(&mut lines)?;
+                reader.consume(length);
             }
         }
         canonical.end(&mut lines);
         write(&mut lines)?;
         Ok(canonical.into_facts())
+    }
+}
+
+impl Part {
+    fn reader(&self) -> io::Result<Box<dyn BufRead + '_>> {
+        Ok(match self {
+            Part::Octets(octets) => Box::new(octets.as_slice()),
+            Part::File(path) => {
+                let file = File::open(path).map_err(|error| self.told(error))?;
+                Box::new(BufReader::with_capacity(CHUNK, file))
+            }
+        })
+    }
+
+    /// An error that says which file it is about.
+    fn told(&self, error: io::Error) -> io::Error {
+        match self {
+            Part::Octets(_) => error,
+            Part::File(path) => {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rs_smtpmail::config::{StreamType, TlsSettings};
 use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tls::{Authority, Kind, Leaf, SServer, User, World, is_missing, revocation_list};
+use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server};
 
 const DETAILS: &str = "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2049-01-01";
 const SELF_SIGNED: &str = "the server's certificate is self-signed, so nobody vouches for it";
@@ -409,7 +409,7 @@ fn who_we_are(world: &World) {
 
 fn what_openssl_serves(world: &World) {
     let meet = |what: &str, leaf: &Leaf, options: &[&str], user: User| {
-        let server = SServer::start(leaf, options);
+        let server = s_server(leaf, options);
         let what = format!("openssl s_server: {what}");
         world.send(&what, server.port, StreamType::Ssl, user)
     };

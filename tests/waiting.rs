@@ -110,16 +110,19 @@ fn the_date_is_that_of_sending_if_so_wished() {
     }
 }
 
+fn wishing_a_copy() -> Wishes {
+    Wishes {
+        copy: Some("file it".to_owned()),
+        ..Wishes::default()
+    }
+}
+
 #[test]
 fn an_accepted_message_stays_until_its_copy_is_filed() {
     let server = Server::start(Options::default());
     let to = target(server.port(), StreamType::Plain);
     let mut first = Client::new(Settings::default());
-    let wishes = Wishes {
-        copy: Some("file it".to_owned()),
-        ..Wishes::default()
-    };
-    let id = first.send_with(&to, wishes);
+    let id = first.send_with(&to, wishing_a_copy());
     let seen = first.outcome();
     assert_eq!(seen.kind, Kind::Sent);
     assert_eq!(seen.entry.wishes.copy.as_deref(), Some("file it"));
@@ -157,11 +160,7 @@ fn an_accepted_message_can_be_removed_before_its_copy_is_filed() {
     let server = Server::start(Options::default());
     let to = target(server.port(), StreamType::Plain);
     let mut client = Client::new(Settings::default());
-    let wishes = Wishes {
-        copy: Some("file it".to_owned()),
-        ..Wishes::default()
-    };
-    let id = client.send_with(&to, wishes);
+    let id = client.send_with(&to, wishing_a_copy());
     assert_eq!(client.outcome().kind, Kind::Sent);
     client.engine.remove(id).unwrap();
     assert_eq!(client.outcome().kind, Kind::Removed);

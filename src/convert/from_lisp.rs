@@ -44,9 +44,6 @@ fn is<'e>(value: Value<'e>, predicate: &str) -> emacs::Result<bool> {
 
 /// A MESSAGE: a string, or a list of strings and (:file NAME).
 pub fn message(value: Value<'_>) -> Result<Raw, Failure> {
-    if is(value, "stringp")? {
-        return Ok(value.into_rust::<Vec<u8>>()?.into());
-    }
     let part = |value: Value<'_>| -> Result<Part, Failure> {
         if is(value, "stringp")? {
             return Ok(Part::Octets(value.into_rust()?));
@@ -58,7 +55,11 @@ pub fn message(value: Value<'_>) -> Result<Raw, Failure> {
             )),
         }
     };
-    let parts: Result<Vec<Part>, Failure> = elements(value)?.into_iter().map(part).collect();
+    let parts = match is(value, "stringp")? {
+        true => vec![value],
+        false => elements(value)?,
+    };
+    let parts: Result<Vec<Part>, Failure> = parts.into_iter().map(part).collect();
     Ok(parts?.into())
 }
 

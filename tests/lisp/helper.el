@@ -233,6 +233,26 @@ A field that ends in a colon is left out."
        ,@body)
      (nreverse warnings)))
 
+;;;; Token endpoints
+
+(defun test-token-endpoint (answer)
+  "Start a token endpoint of OAuth 2; return its process.
+ANSWER is a function that gets a request's form and returns (STATUS . JSON)."
+  (make-network-process
+   :name "token-endpoint" :server t :host 'local :service t :noquery t
+   :coding 'no-conversion
+   :filter (lambda (process text)
+             (let ((request (concat (process-get process 'request) text)))
+               (process-put process 'request request)
+               ;; The form's last field is there.
+               (when (string-match "\r\n\r\n\\(.*client_secret=.*\\)" request)
+                 (pcase-let ((`(,status . ,json)
+                              (funcall answer (match-string 1 request))))
+                   (process-send-string
+                    process
+                    (format "HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s"
+                            status (string-bytes json) json))))))))
+
 ;;;; Other Emacs processes
 
 (defun test-emacs (form &optional arguments)

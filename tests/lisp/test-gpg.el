@@ -23,6 +23,15 @@
       (ert-info ((buffer-string))
         (should (eq 0 status))))))
 
+(defun test-gpg-make-key ()
+  "Make a key without a passphrase; see `test-gpg-to-key'."
+  (test-gpg-run "" "--passphrase" "" "--quick-gen-key" "<me@example.org>"
+                "future-default" "default" "never"))
+
+(defconst test-gpg-to-key
+  '("--trust-model" "always" "--recipient" "me@example.org" "--encrypt")
+  "Arguments for encrypting with the key of `test-gpg-make-key'.")
+
 (defun test-gpg-authinfo (&rest arguments)
   "Return an authinfo file with the right password, encrypted with ARGUMENTS."
   (let ((file (concat (test-file "authinfo") ".gpg")))
@@ -81,12 +90,10 @@ Return what it printed."
 (ert-deftest test-gpg-key-without-passphrase ()
   (skip-unless (rs-smtp--can-decrypt-p))
   (test-gpg-with-home
-    (test-gpg-run "" "--passphrase" "" "--quick-gen-key" "<me@example.org>"
-                  "future-default" "default" "never")
+    (test-gpg-make-key)
     (should-not
      (string-search "Asked" (test-gpg-session
-                             (test-gpg-authinfo "--trust-model" "always" "--recipient"
-                                                "me@example.org" "--encrypt")
+                             (apply #'test-gpg-authinfo test-gpg-to-key)
                              nil)))
     (should (= 1 (test-received-count)))))
 
@@ -115,14 +122,12 @@ Return what it printed."
 ;; The directory of pass, the standard Unix password manager, as Emacs reads it.
 (ert-deftest test-gpg-password-store ()
   (test-gpg-with-home
-    (test-gpg-run "" "--passphrase" "" "--quick-gen-key" "<me@example.org>"
-                  "future-default" "default" "never")
+    (test-gpg-make-key)
     (let* ((store (test-new-directory "password-store"))
            (process-environment
             (cons (concat "PASSWORD_STORE_DIR=" store) process-environment)))
-      (test-gpg-run "pass word\nuser: joe\n"
-                    "--output" (expand-file-name "localhost.gpg" store)
-                    "--trust-model" "always" "--recipient" "me@example.org" "--encrypt")
+      (apply #'test-gpg-run "pass word\nuser: joe\n"
+             "--output" (expand-file-name "localhost.gpg" store) test-gpg-to-key)
       (let ((output (test-gpg-session 'password-store nil)))
         (ert-info (output)
           (should-not (string-search "Asked" output))

@@ -137,28 +137,14 @@
 
 ;;;; Providers
 
-(defvar test-token-forms nil "What the token endpoint was asked, latest first.")
-
-(defun test-token-endpoint (answer)
-  "Start a token endpoint that gives ANSWER, JSON; return its process."
-  (make-network-process
-   :name "token-endpoint" :server t :host 'local :service t :noquery t
-   :filter (lambda (process text)
-             (let ((request (concat (process-get process 'request) text)))
-               (process-put process 'request request)
-               ;; The form's last field is there.
-               (when (string-match "\r\n\r\n\\(.*client_secret=.*\\)" request)
-                 (push (match-string 1 request) test-token-forms)
-                 (process-send-string
-                  process
-                  (format "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
-                          (length answer) answer)))))))
-
 (ert-deftest test-oauth2-entry-of-another-backend ()
   "An entry in JSON, in the form of auth-source-xoauth2-plugin."
-  (let* ((endpoint (test-token-endpoint
-                    "{\"access_token\":\"tok\",\"refresh_token\":\"new\"}"))
-         (test-token-forms nil)
+  (let* (forms
+         (endpoint (test-token-endpoint
+                    (lambda (form)
+                      (push form forms)
+                      '("200 OK"
+                        . "{\"access_token\":\"tok\",\"refresh_token\":\"new\"}"))))
          warnings)
     (unwind-protect
         (test-with-token-server
@@ -175,7 +161,7 @@
           (should (equal "joe" (plist-get (test-received 1) :user))))
       (delete-process endpoint))
     (should (equal '("grant_type=refresh_token&client_id=me&refresh_token=old&client_secret=s")
-                   test-token-forms))
+                   forms))
     (should (= 1 (length warnings)))
     (should (string-search "new refresh token for joe at localhost" (car warnings)))))
 

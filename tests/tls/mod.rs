@@ -3,11 +3,13 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 mod authority;
+mod program;
 mod s_server;
 mod stunnel;
 mod world;
 
 pub use authority::{Authority, Kind, Leaf, revocation_list};
-pub use s_server::SServer;
-pub use stunnel::{Stunnel, is_missing};
+pub use program::Program;
+pub use s_server::s_server;
+pub use stunnel::{is_missing, stunnel};
 pub use world::{User, World};

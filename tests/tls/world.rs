@@ -6,7 +6,7 @@ use rs_smtpmail::config::{Settings, StreamType};
 use rs_smtpmail::events;
 use rs_smtpmail::tls::IdentityFiles;
 
-use super::{Authority, Kind, Leaf, Stunnel};
+use super::{Authority, Kind, Leaf, stunnel};
 use crate::common::{Client, MESSAGE, target};
 use crate::server;
 
@@ -94,8 +94,8 @@ impl World {
         stream_type: StreamType,
         user: impl FnOnce(u16) -> User,
     ) -> Seen {
-        let stunnel = Stunnel::start(self.path(), leaf, self.mail.port(), options);
-        self.send(what, stunnel.port, stream_type, user(stunnel.port))
+        let server = stunnel(self.path(), leaf, self.mail.port(), options);
+        self.send(what, server.port, stream_type, user(server.port))
     }
 
     pub fn send(&self, what: &str, port: u16, stream_type: StreamType, user: User) -> Seen {
