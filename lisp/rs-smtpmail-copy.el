@@ -8,10 +8,11 @@
 
 ;; Message files copies (Fcc, and Gnus's Gcc) from the compose buffer when its
 ;; send function has returned; mail mode has smtpmail file them (Fcc) before
-;; anything is sent.  With `rs-smtpmail-defer-fcc' we take these fields away for
-;; as long as sending takes, and store in the spool's entry, as a plist, what
-;; is to be filed where; when the server has accepted the message, the mode's
-;; own functions file it.  The plist has the keys:
+;; anything is sent.  With `rs-smtpmail-defer-fcc' we keep both from it, and
+;; store in the spool's entry, as a plist, what is to be filed where; when the
+;; server has accepted the message, the mode's own functions file it.  Message's
+;; buffer is not changed for that: its functions are advised to pass over the
+;; mail just sent.  The plist has the keys:
 ;;
 ;;   :mode       `message' or `mail'
 ;;   :fcc        list of the values of Fcc fields
@@ -39,7 +40,6 @@
 (declare-function gnus-inews-group-method "gnus-msg")
 (declare-function gnus-status-message "gnus-int")
 (declare-function mail-do-fcc "sendmail")
-(declare-function message-add-action "message")
 (declare-function message-do-fcc "message")
 (declare-function message-make-date "message")
 (declare-function message-tokenize-header "message")
@@ -52,9 +52,10 @@
 The value is t while a copy is about to be filed, `filed' if it has been and
 the spool does not know, or else the problem that the user has been told.")
 
-(defvar-local rs-smtpmail--taken-fields nil
-  "Fields taken out of this buffer while its mail is sent.
-As `rs-smtpmail--take-fields' returns them.")
+(defvar-local rs-smtpmail--hidden-mail nil
+  "The mail last sent from this buffer whose copies are filed later, or nil.
+A cons: the value that `message-encoded-mail-cache' has had for that one
+mail, and a plist of the copies.")
 
 ;;;; Header fields
 
@@ -215,22 +216,34 @@ Date is to be set then."
                    (not (rs-smtpmail--synchronous-p))))
       (puthash id (string-join filed ", ") rs-smtpmail--filed-at-once))))
 
-(defun rs-smtpmail--take-copy-fields (copies)
-  "Keep Message from filing COPIES of the mail in this buffer itself.
-The fields are put back when it has done all else."
-  (with-silent-modifications
-    (setq rs-smtpmail--taken-fields
-          (rs-smtpmail--take-fields
-           (cond ((null (plist-get copies :fcc)) "^Gcc:")
-                 ((null (plist-get copies :gcc)) "^Fcc:")
-                 (t "^[FG]cc:")))))
-  (message-add-action #'rs-smtpmail--put-fields-back 'send))
+(defun rs-smtpmail--hide-copies (copies)
+  "Keep Message from filing COPIES of the mail just sent from this buffer."
+  (setq rs-smtpmail--hidden-mail (cons message-encoded-mail-cache copies))
+  (advice-add 'message-do-fcc :around #'rs-smtpmail--around-do-fcc)
+  (advice-add 'gnus-inews-do-gcc :around #'rs-smtpmail--around-do-gcc))
 
-(defun rs-smtpmail--put-fields-back ()
-  "Put the fields taken out of this buffer back."
-  (with-silent-modifications
-    (rs-smtpmail--put-back rs-smtpmail--taken-fields))
-  (setq rs-smtpmail--taken-fields nil))
+(defun rs-smtpmail--hidden-p (key)
+  "Whether the copies KEY, `:fcc' or `:gcc', of this mail are filed later.
+With the next mail from this buffer that is asked anew."
+  (pcase rs-smtpmail--hidden-mail
+    (`(,mail . ,copies) (and (eq mail message-encoded-mail-cache)
+                             (plist-get copies key)))))
+
+(defun rs-smtpmail--around-do-fcc (original)
+  "Call ORIGINAL, `message-do-fcc', unless that is done later."
+  (unless (rs-smtpmail--hidden-p :fcc)
+    (funcall original)))
+
+(defun rs-smtpmail--around-do-gcc (original &rest groups)
+  "Call ORIGINAL, `gnus-inews-do-gcc', with GROUPS, unless that is done later."
+  (unless (rs-smtpmail--hidden-p :gcc)
+    (apply original groups)))
+
+(defun rs-smtpmail-copy-unload-function ()
+  "Take our advice out of Message and Gnus."
+  (advice-remove 'message-do-fcc #'rs-smtpmail--around-do-fcc)
+  (advice-remove 'gnus-inews-do-gcc #'rs-smtpmail--around-do-gcc)
+  nil)
 
 ;;;; What an entry says
 

@@ -160,7 +160,7 @@ An element of `rs-smtpmail--recallable' has the keys :buffer, :is-message,
   (let ((deferred (plist-get wishes :deferred)))
     (when (and deferred (plist-get wishes :is-message))
       (with-current-buffer (plist-get wishes :buffer)
-        (rs-smtpmail--take-copy-fields deferred)))
+        (rs-smtpmail--hide-copies deferred)))
     (when (plist-get wishes :draft)
       (push (cons id wishes) rs-smtpmail--recallable)
       (add-hook 'rs-smtpmail--event-functions #'rs-smtpmail--forget-recallable)

@@ -93,8 +93,40 @@
                                  (string-replace "\r\n" "\n"
                                                  (plist-get (test-received 1) :bytes))))))))
 
+(ert-deftest test-copy-when-the-sent-hook-fails ()
+  "The fields are still there for the next try, whoever sends then."
+  (test-deferring nil
+    (let ((folder (test-folder))
+          (fail t)
+          (archived 0))
+      (cl-letf (((symbol-function 'gnus-inews-do-gcc)
+                 (lambda (&optional _) (cl-incf archived)))
+                ((symbol-function 'rs-smtpmail--file-in-group) #'ignore)
+                ((symbol-function 'rs-smtpmail--gnus-running-p) #'always))
+        (with-temp-buffer
+          (message-mode)
+          (erase-buffer)
+          (test-insert-mail (test-header (concat "Fcc: " folder) "Gcc: nnfolder:sent")
+                            "Hello\n")
+          (setq-local message-sent-hook
+                      (list (lambda () (when fail (error "Made to fail")))
+                            'gnus-inews-do-gcc))
+          (let ((message-send-mail-function #'rs-smtpmail-send-it))
+            (should (equal "Made to fail" (test-error #'message-send))))
+          (should (plist-get (car (rs-smtp-queue-list)) :copy))
+          (dolist (line (list (concat "Fcc: " folder) "Gcc: nnfolder:sent"))
+            (should (member line (split-string (buffer-string) "\n"))))
+          (test-wait-until-filed)
+          (should (= 1 (length (test-copies folder))))
+          (setq fail nil)
+          (setq-local message-sent-message-via nil)
+          (let ((message-send-mail-function #'always))
+            (message-send)))
+        (should (= 1 archived))
+        (should (= 2 (length (test-copies folder))))))))
+
 (ert-deftest test-copy-compose-buffer-is-as-before ()
-  "The fields are away only while the mail is being sent."
+  "The buffer is not changed, not even while the mail is being sent."
   (dolist (mode '(message-mode mail-mode))
     (test-deferring nil
       (let ((folder (test-folder)))
