@@ -14,6 +14,8 @@
 (require 'rs-smtpmail-outbox)
 (eval-when-compile (require 'cl-lib))
 
+(declare-function rs-smtpmail--count-waiting "rs-smtpmail-queue")
+
 ;;;; Marks
 
 (defun rs-smtpmail--outbox-id ()
@@ -99,31 +101,55 @@ What goes wrong with one of them does not stop the others."
         (user-error "%s" (string-join (nreverse (delete-dups problems)) "\n"))
       (message done count))))
 
+(defun rs-smtpmail--in-doubt (ids)
+  "Return those of IDS whose messages the server may have, and that are edited.
+The value is a cons of two lists."
+  (cons (seq-filter (lambda (id)
+                      (rs-smtpmail--may-be-delivered-p (rs-smtp-queue-list id)))
+                    ids)
+        (rs-smtpmail--outbox-in-state ids 'editing)))
+
+(defun rs-smtpmail--confirm-sending (ids)
+  "Return those of the messages IDS that the user wants sent now.
+Ask if the server may have some of them already, or if some are edited."
+  (pcase-let ((`(,unsure . ,edited) (rs-smtpmail--in-doubt ids)))
+    (when (and (or (null unsure)
+                   (yes-or-no-p
+                    (if (cdr ids)
+                        (format "The server may have %d of them; send again? "
+                                (length unsure))
+                      "The server may have it already; send it again? ")))
+               (or (null edited)
+                   (yes-or-no-p
+                    (if (cdr ids)
+                        (format "You edit %d of them; send as they were? "
+                                (length edited))
+                      "You edit this message; send it as it was? "))))
+      ;; While we asked, others may have come into doubt.
+      (pcase-let ((`(,unsure-now . ,edited-now) (rs-smtpmail--in-doubt ids)))
+        (seq-difference ids (append (seq-difference unsure-now unsure)
+                                    (seq-difference edited-now edited)))))))
+
 (defun rs-smtpmail-outbox-send ()
   "Send these messages now, whatever has become of them before."
   (interactive nil rs-smtpmail-outbox-mode)
-  (let* ((ids (rs-smtpmail--outbox-targets))
-         (unsure (length (rs-smtpmail--outbox-in-state ids 'unconfirmed)))
-         (edited (length (rs-smtpmail--outbox-in-state ids 'editing))))
-    (when (and (or (zerop unsure)
-                   (yes-or-no-p
-                    (if (cdr ids)
-                        (format "The server may have %d of them; send again? " unsure)
-                      "The server may have it already; send it again? ")))
-               (or (zerop edited)
-                   (yes-or-no-p
-                    (if (cdr ids)
-                        (format "You edit %d of them; send as they were? " edited)
-                      "You edit this message; send it as it was? "))))
-      (rs-smtpmail--outbox-each ids #'rs-smtp-queue-retry "Sending %d now"))))
+  (when-let* ((ids (rs-smtpmail--confirm-sending (rs-smtpmail--outbox-targets))))
+    (rs-smtpmail--outbox-each ids #'rs-smtp-queue-retry "Sending %d now")))
 
 (defun rs-smtpmail-outbox-send-all ()
-  "Send all that waits, here and in smtpmail's queue, now.
+  "Send all that waits, here and in smtpmail's queue, now, after asking.
 What waits for a time of your choice goes on waiting."
   (interactive nil rs-smtpmail-outbox-mode)
-  (let ((rs-smtpmail-synchronous nil))
-    (rs-smtpmail-send-queued-mail))
-  (rs-smtpmail--outbox-list))
+  (require 'rs-smtpmail-queue)
+  (let ((count (rs-smtpmail--count-waiting))
+        (rs-smtpmail-synchronous nil))
+    (when (or (zerop count)
+              (yes-or-no-p (format (ngettext "Send %d waiting message now? "
+                                             "Send all %d waiting messages now? "
+                                             count)
+                                   count)))
+      (rs-smtpmail-send-queued-mail)
+      (rs-smtpmail--outbox-list))))
 
 (defun rs-smtpmail-outbox-hold ()
   "Hold these messages back, or release them if they all are held."

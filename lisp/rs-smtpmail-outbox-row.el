@@ -86,6 +86,12 @@
       'editing
     (plist-get entry :state)))
 
+(defun rs-smtpmail--may-be-delivered-p (entry)
+  "Whether the server may have the message of ENTRY for some recipient.
+Only the user knows whether to send it again, also if it is held."
+  (seq-some (lambda (recipient) (eq (plist-get recipient :state) 'unconfirmed))
+            (plist-get entry :recipients)))
+
 (defun rs-smtpmail--outbox-state-text (entry)
   "Return a text for ENTRY's state, with progress."
   (pcase-let* ((state (rs-smtpmail--outbox-state entry))

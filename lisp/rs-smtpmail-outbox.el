@@ -332,7 +332,7 @@ first."
                      ("v" . rs-smtpmail-outbox-view)
                      ("e" . rs-smtpmail-outbox-edit)
                      ("s" . rs-smtpmail-outbox-send)
-                     ("S" . rs-smtpmail-outbox-send-all)
+                     ("A" . rs-smtpmail-outbox-send-all)
                      ("h" . rs-smtpmail-outbox-hold)
                      ("d" . rs-smtpmail-outbox-delete)
                      ("m" . rs-smtpmail-outbox-mark)
@@ -340,7 +340,6 @@ first."
                      ("U" . rs-smtpmail-outbox-unmark-all)
                      ("t" . rs-smtpmail-outbox-toggle-marks)
                      ("w" . rs-smtpmail-outbox-copy-reply)
-                     ("o" . tabulated-list-sort)
                      ("?" . describe-mode)))
       (define-key map key command))
     map)
@@ -357,7 +356,7 @@ echo area after a moment.
 \\[rs-smtpmail-outbox-view]	look at this message and at the replies to it
 \\[rs-smtpmail-outbox-edit]	edit this message
 \\[rs-smtpmail-outbox-send]	send these messages now
-\\[rs-smtpmail-outbox-send-all]	send all that waits, here and in smtpmail's queue, now
+\\[rs-smtpmail-outbox-send-all]	send all that waits, here and in smtpmail's queue, now, after asking
 \\[rs-smtpmail-outbox-hold]	hold these messages, or release them
 \\[rs-smtpmail-outbox-delete]	delete these messages
 \\[rs-smtpmail-outbox-copy-reply]	copy the replies to these messages

@@ -29,6 +29,10 @@
 (require 'rs-smtpmail-accounts)
 (eval-when-compile (require 'cl-lib))
 
+(autoload 'rs-smtpmail--confirm-sending "rs-smtpmail-outbox-commands")
+(autoload 'rs-smtpmail--may-be-delivered-p "rs-smtpmail-outbox-row")
+(autoload 'rs-smtpmail--outbox-state "rs-smtpmail-outbox-row")
+
 (declare-function rs-smtpmail--addresses "rs-smtpmail-engine")
 (declare-function rs-smtpmail--explanation "rs-smtpmail-engine")
 (declare-function rs-smtpmail--summary "rs-smtpmail-engine")
@@ -315,10 +319,11 @@ Recipients who have got the message are left out."
 (defun rs-smtpmail-export-queue (&optional unconfirmed)
   "Move the messages in the spool to smtpmail's queue, `smtpmail-queue-dir'.
 There smtpmail, or this package on another machine, finds them when queued
-mail is sent.  Messages that are just being sent stay, and so do those that
-the server may have got already, unless UNCONFIRMED, the prefix argument, is
-non-nil.  When a message is to be sent, and copies that are to be filed then,
-only this package finds in the queue.  Return the number of messages moved."
+mail is sent.  Messages that are just being sent or edited stay, and so do
+those that the server may have got already, unless UNCONFIRMED, the prefix
+argument, is non-nil.  When a message is to be sent, and copies that are to
+be filed then, only this package finds in the queue.  Return the number of
+messages moved."
   (interactive "P")
   (make-directory smtpmail-queue-dir t)
   (let ((states `(pending held failed needs-user scheduled
@@ -329,7 +334,9 @@ only this package finds in the queue.  Return the number of messages moved."
      (lambda ()
        (dolist (entry (rs-smtp-queue-list))
          (condition-case err
-             (if (not (memq (plist-get entry :state) states))
+             (if (or (not (memq (rs-smtpmail--outbox-state entry) states))
+                     (and (not unconfirmed)
+                          (rs-smtpmail--may-be-delivered-p entry)))
                  (cl-incf left)
                (rs-smtpmail--export entry)
                (cl-incf moved))
@@ -365,6 +372,14 @@ refused, is on hold, or may have been delivered already, is left alone."
         (rs-smtpmail--warn :error "Queued message not sent: %s" problem))
       (message (ngettext "Sending %d message" "Sending %d messages" (length waiting))
                (length waiting)))))
+
+(defun rs-smtpmail--count-waiting ()
+  "Return how many messages `rs-smtpmail-send-queued-mail' would send."
+  (+ (length (rs-smtpmail--ids-in-state (rs-smtp-queue-list)
+                                        'pending 'needs-credentials 'needs-user))
+     (if (file-directory-p smtpmail-queue-dir)
+         (length (rs-smtpmail--queued-files))
+       0)))
 
 (defun rs-smtpmail--ids-in-state (entries &rest states)
   "Return the ids of those of ENTRIES whose state is one of STATES."
@@ -419,10 +434,12 @@ refused, is on hold, or may have been delivered already, is left alone."
 
 ;;;###autoload
 (defun rs-smtpmail-retry (id)
-  "Try again to send message ID, be it refused, on hold or waiting."
+  "Try again to send message ID, be it refused, on hold or waiting.
+Ask first if the server may have it already, or if it is being edited."
   (interactive (list (rs-smtpmail--read-entry "Send again: ")))
-  (rs-smtp-queue-retry id)
-  (rs-smtpmail--changed id))
+  (when (rs-smtpmail--confirm-sending (list id))
+    (rs-smtp-queue-retry id)
+    (rs-smtpmail--changed id)))
 
 ;;;###autoload
 (defun rs-smtpmail-remove (id)

@@ -240,6 +240,117 @@ By default it is to be sent tomorrow; OPTIONS may say something else."
         (should (equal '("No mail waits here: all of it has been sent.")
                        (test-outbox-lines)))))))
 
+(defmacro test-outbox-asked (answer &rest body)
+  "Run BODY; return the questions, each answered with ANSWER."
+  (declare (indent 1) (debug t))
+  `(let (asked)
+     (cl-letf (((symbol-function 'yes-or-no-p)
+                (lambda (prompt) (push prompt asked) ,answer)))
+       ,@body)
+     (nreverse asked)))
+
+(ert-deftest test-outbox-sends-again-only-what-the-user-wants ()
+  "By the outbox's key and by `rs-smtpmail-retry' alike."
+  (dolist (command (list #'rs-smtpmail-retry
+                         (lambda (id)
+                           (test-with-outbox
+                             (rs-smtpmail--outbox-goto id)
+                             (rs-smtpmail-outbox-send)))))
+    (test-with-server (test-script '(:stage "final" :times 1 :end "close"))
+      (let ((id (test-outbox-add "Unsure" '(:dsn nil)))
+            (inhibit-message t))
+        (test-wait-for-state 'unconfirmed)
+        (dolist (hold '(nil t))
+          (when hold
+            ;; What may have been delivered may have, also while it is held.
+            (rs-smtp-queue-hold id t)
+            (test-wait-for-state 'held))
+          (should (equal '("The server may have it already; send it again? ")
+                         (test-outbox-asked nil (funcall command id))))
+          (should (eq (if hold 'held 'unconfirmed)
+                      (plist-get (rs-smtp-queue-list id) :state))))
+        (with-temp-buffer
+          (puthash id (current-buffer) rs-smtpmail--edited)
+          (unwind-protect
+              (should (equal '("The server may have it already; send it again? "
+                               "You edit this message; send it as it was? ")
+                             (test-outbox-asked (not (cdr asked))
+                               (funcall command id))))
+            (remhash id rs-smtpmail--edited)))
+        (should (equal '(held) (test-states)))
+        (should (= 1 (test-received-count)))
+        (should (test-outbox-asked t (funcall command id)))
+        (test-wait-for-state)
+        (should (= 2 (test-received-count)))))
+    (test-with-server nil
+      (let ((id (test-outbox-add "Sure")))
+        (should-not (test-outbox-asked nil (funcall command id)))
+        (test-wait-for-state)))))
+
+(ert-deftest test-outbox-what-comes-into-doubt-while-asking-is-not-sent ()
+  (test-with-server (test-script '(:stage "final" :times 1 :end "close"))
+    (let ((first (test-outbox-add "Unsure" '(:dsn nil))))
+      (test-wait-for-state 'unconfirmed)
+      (let ((second (test-outbox-add "Sure")))
+        (with-temp-buffer
+          (should (equal (list first)
+                         (cl-letf (((symbol-function 'yes-or-no-p)
+                                    (lambda (prompt)
+                                      (should (string-search "1 of them" prompt))
+                                      (rs-smtp-queue-hold second t)
+                                      (puthash second (current-buffer)
+                                               rs-smtpmail--edited))))
+                           (rs-smtpmail--confirm-sending (list first second)))))
+          (remhash second rs-smtpmail--edited))))))
+
+(ert-deftest test-outbox-queued-mail-is-flushed-without-what-is-in-doubt ()
+  (test-with-server (test-script '(:stage "final" :times 1 :end "close"))
+    (let ((unsure (test-outbox-add "Unsure" '(:dsn nil))))
+      (test-wait-for-state 'unconfirmed)
+      (let ((edited (test-outbox-add "Edited"))
+            (inhibit-message t))
+        (rs-smtp-queue-hold edited t)
+        (with-temp-buffer
+          (puthash edited (current-buffer) rs-smtpmail--edited)
+          (unwind-protect
+              (progn
+                (should-not (test-outbox-asked nil (rs-smtpmail-send-queued-mail)))
+                (should (equal '(unconfirmed held) (test-states)))
+                ;; Nor does the way through smtpmail's queue send it.
+                (rs-smtp-queue-hold unsure t)
+                (should (= 0 (rs-smtpmail-export-queue)))
+                (rs-smtpmail-send-queued-mail)
+                (should (equal '(held held) (test-states))))
+            (remhash edited rs-smtpmail--edited)))
+        (should (= 1 (rs-smtpmail-export-queue)))
+        (should (= 1 (rs-smtpmail-export-queue t)))
+        ;; The first try.
+        (should (= 1 (test-received-count)))))))
+
+(ert-deftest test-outbox-sorts-and-sends-all ()
+  (test-with-server (test-script '(:stage "mail" :times "once" :reply "451 Later"))
+    (let ((inhibit-message t)
+          (rs-smtpmail-retry-first-pause 3600))
+      (test-outbox-add "Deferred" '(:dsn nil))
+      (sink-wait "a deferral"
+                 (lambda ()
+                   (= 1 (plist-get (car (rs-smtp-queue-list)) :attempts))))
+      (test-wait-for-state 'pending)
+      (test-outbox-add "Tomorrow")
+      (let ((smtpmail-queue-mail t))
+        (test-send #'rs-smtpmail-send-it (test-header)))
+      (test-with-outbox
+        (should (eq #'tabulated-list-sort (key-binding "S")))
+        (let ((all (key-binding "A")))
+          (should (equal '("Send all 2 waiting messages now? ")
+                         (test-outbox-asked nil (call-interactively all))))
+          (should (= 0 (test-received-count)))
+          (should (test-outbox-asked t (call-interactively all)))
+          (test-wait-for-state 'scheduled)
+          (should (= 2 (test-received-count)))
+          (should-not (test-outbox-asked t (call-interactively all)))
+          (should (= 2 (test-received-count))))))))
+
 (ert-deftest test-outbox-copies-replies ()
   (test-with-server (test-script '(:stage "rcpt" :reply "550 5.1.1 No such user"))
     (test-outbox-add "Bad" '(:dsn nil))
