@@ -11,16 +11,20 @@
 ;; FILE.el with the recipients and perhaps the server, as a `setq' form; and a
 ;; line with FILE's name in the index, a file.
 ;;
-;; We adopt such messages: put them into our spool, then delete FILE, then
-;; FILE.el, then the line.  While FILE is there, it stands for the message, and
-;; the spool's entry, which names it as its origin, is not sent: so a message
-;; that we were interrupted with is adopted again, not twice.  Exporting a
-;; message to the queue goes the other way round, likewise.
+;; We adopt such messages: put them into our spool, then delete FILE.el, then the
+;; line, then FILE.  While FILE is there, it stands for the message, and the
+;; spool's entry, which names it as its origin, is not sent: so a message that we
+;; were interrupted with is adopted again, not twice.  Exporting a message to
+;; the queue goes the other way round, likewise.
 ;;
-;; The form is read and picked apart, never evaluated.
-;; FILE.el without FILE and a line without either are what smtpmail, or we,
-;; left when interrupted while deleting.  FILE and FILE.el without a line are
-;; what smtpmail left when interrupted while writing.
+;; The queue may be the directory cur or new of a maildir, whose programs move
+;; FILE between the two and append flags to its name, as in FILE:2,S.  They do so
+;; with FILE.el, too, which to them is one more message.
+;;
+;; The form is read and picked apart, never evaluated.  FILE and FILE.el without
+;; a line are what smtpmail left when interrupted while writing.  Of anything
+;; else that does not add up, smtpmail, or a program that we know nothing of, may
+;; have made it: the user is told, and nothing is touched.
 
 ;;; Code:
 
@@ -68,80 +72,147 @@ Options of `rs-smtp-send': `:not-before' and `:copy'.")
   (expand-file-name smtpmail-queue-index-file smtpmail-queue-dir))
 
 (defun rs-smtpmail--index-lines ()
-  "Return the lines of the index, as they are."
+  "Return the lines of the index, as they are but for their ends."
   (let ((index (rs-smtpmail--index-file)))
     (when (file-exists-p index)
       (with-temp-buffer
         (set-buffer-multibyte nil)
         (insert-file-contents-literally index)
-        (split-string (buffer-string) "[\r\n]+" t)))))
+        (split-string (buffer-string) "\r?\n" t)))))
 
-(defun rs-smtpmail--index-line-file (line)
-  "Return the name of the file that LINE, of the index, is about."
-  (let* ((name (expand-file-name (decode-coding-string line 'undecided)
-                                 smtpmail-queue-dir))
-         (moved (expand-file-name (file-name-nondirectory name)
-                                  smtpmail-queue-dir)))
-    ;; The directory may have been moved with all that is in it.
-    (if (or (file-exists-p name) (not (file-exists-p moved)))
-        name
-      moved)))
-
-(defun rs-smtpmail--queued-files ()
-  "Return the names of the messages in smtpmail's queue, in their order."
-  (let ((indexed (seq-filter #'file-exists-p
-                             (mapcar #'rs-smtpmail--index-line-file
-                                     (rs-smtpmail--index-lines)))))
-    (delete-dups
-     (append indexed
-             (seq-filter #'rs-smtpmail--stray-message-p
-                         (directory-files smtpmail-queue-dir t "\\`[^.#]"))))))
-
-(defun rs-smtpmail--stray-message-p (file)
-  "Return non-nil if FILE seems to be a queued message, in the index or not."
-  (and (file-regular-p file)
-       (not (string-suffix-p ".el" file))
-       (not (string-suffix-p "~" file))
-       (not (equal file (rs-smtpmail--index-file)))
-       (or (file-exists-p (concat file ".el"))
-           ;; Without recipients: reported, unless it is just being written.
-           (and (string-match-p rs-smtpmail--queue-file-name
-                                (file-name-nondirectory file))
-                (time-less-p 60 (time-since
-                                 (file-attribute-modification-time
-                                  (file-attributes file))))))))
-
-(defun rs-smtpmail--delete-leftover (elisp)
-  "Delete ELISP, a queued message's .el file, if the message is gone."
-  (when (and (file-exists-p elisp)
-             (not (file-exists-p (string-remove-suffix ".el" elisp)))
-             (ignore-errors (rs-smtpmail--stored-values elisp)))
-    (delete-file elisp)))
-
-(defun rs-smtpmail--tidy-index ()
-  "Take the lines without a message out of the index, in one step."
-  (let* ((index (rs-smtpmail--index-file))
-         (lines (rs-smtpmail--index-lines))
-         kept)
-    (dolist (line lines)
-      (let ((file (rs-smtpmail--index-line-file line)))
-        (if (file-exists-p file)
-            (push line kept)
-          (rs-smtpmail--delete-leftover (concat file ".el")))))
-    ;; Those of messages without a line.
-    (dolist (elisp (directory-files smtpmail-queue-dir t "\\.el\\'"))
-      (when (string-match-p rs-smtpmail--queue-file-name
-                            (file-name-base elisp))
-        (rs-smtpmail--delete-leftover elisp)))
-    (setq kept (nreverse kept))
-    (unless (equal lines kept)
-      ;; We have the lock: nobody else writes to this one.
-      (let ((new (concat index "~")))
+(defun rs-smtpmail--drop-index-lines (lines)
+  "Take LINES out of the index, in one step, and leave the others as they are."
+  (when lines
+    (let* ((index (rs-smtpmail--index-file))
+           (new (concat index "~")))
+      (with-temp-buffer
+        (set-buffer-multibyte nil)
+        (insert-file-contents-literally index)
+        (while (not (eobp))
+          (if (member (string-remove-suffix
+                       "\r" (buffer-substring (point) (line-end-position)))
+                      lines)
+              (delete-region (point) (line-beginning-position 2))
+            (forward-line 1)))
+        ;; We have the lock: nobody else writes to this one.
         (with-file-modes (file-modes index)
           (let ((coding-system-for-write 'no-conversion))
-            (write-region (mapconcat (lambda (line) (concat line "\n")) kept "")
-                          nil new nil 'silent)))
-        (rename-file new index t)))))
+            (write-region nil nil new nil 'silent))))
+      (rename-file new index t))))
+
+(defun rs-smtpmail--without-flags (file)
+  "Return the name of FILE without what a Maildir program has appended to it."
+  (replace-regexp-in-string "[:;!]2,[[:alnum:]]*\\'" "" file))
+
+(defun rs-smtpmail--queue-key (file)
+  "Return a name for FILE in the queue that Maildir programs do not change.
+It is one without flags and, in a maildir, in the directory cur."
+  (replace-regexp-in-string "/new/\\([^/]*\\)\\'" "/cur/\\1"
+                            (rs-smtpmail--without-flags file)))
+
+(defun rs-smtpmail--queue-siblings (directory)
+  "Return DIRECTORY and, if it is cur or new of a maildir, the other of them.
+What can't be listed is left out."
+  (let ((directory (file-name-as-directory directory)))
+    (seq-filter #'file-accessible-directory-p
+                (if (string-match "/\\(?:cur\\|new\\)/\\'" directory)
+                    (list (replace-match "/cur/" t t directory)
+                          (replace-match "/new/" t t directory))
+                  (list directory)))))
+
+(defun rs-smtpmail--queue-table (directories)
+  "Return a hash table of the files in DIRECTORIES, lists of them by their keys."
+  (let ((table (make-hash-table :test #'equal)))
+    (dolist (directory (delete-dups
+                        (mapcan #'rs-smtpmail--queue-siblings
+                                (delete-dups directories))))
+      (dolist (file (directory-files directory t "\\`[^.#].*[^~]\\'\\|\\`[^.#~]\\'"))
+        (push file (gethash (rs-smtpmail--queue-key file) table))))
+    table))
+
+(cl-defstruct rs-smtpmail--queued
+  "What seems to be a message in smtpmail's queue."
+  (name nil :documentation "Its name, as the user may know it.")
+  (lines nil :documentation "Its lines in the index.")
+  (messages nil :documentation "The files with the message: there should be one.")
+  (elisps nil :documentation "The files with the recipients, likewise.")
+  (id nil :documentation "Its id if it is in the spool already."))
+
+(defun rs-smtpmail--list-queue ()
+  "Return what is in smtpmail's queue, in its order.
+A list of structures `rs-smtpmail--queued'."
+  (let* ((directory (expand-file-name smtpmail-queue-dir))
+         (lines (mapcar (lambda (line)
+                          (cons (expand-file-name
+                                 (decode-coding-string line 'undecided) directory)
+                                line))
+                        (rs-smtpmail--index-lines)))
+         (table (rs-smtpmail--queue-table
+                 (cons directory (mapcar (lambda (line)
+                                           (file-name-directory (car line)))
+                                         lines))))
+         (adopted (rs-smtpmail--origins))
+         (lines-by-key (make-hash-table :test #'equal))
+         indexed)
+    (dolist (line lines)
+      (let ((key (rs-smtpmail--queue-key (car line)))
+            ;; The directory may have been moved with all that is in it.
+            (moved (rs-smtpmail--queue-key
+                    (expand-file-name (file-name-nondirectory (car line)) directory))))
+        (when (and (null (gethash key table)) (gethash moved table))
+          (setq key moved))
+        (push key indexed)
+        (push line (gethash key lines-by-key))))
+    (mapcar (lambda (key)
+              (let ((lines (gethash key lines-by-key))
+                    (messages (gethash key table))
+                    (elisps (gethash (concat key ".el") table)))
+                (make-rs-smtpmail--queued
+                 :name (or (car messages) (caar lines) key)
+                 :lines (mapcar #'cdr lines)
+                 :messages messages
+                 :elisps elisps
+                 :id (gethash key adopted))))
+            (delete-dups
+             (append (nreverse indexed)
+                     (rs-smtpmail--stray-keys directory table adopted))))))
+
+(defun rs-smtpmail--stray-keys (directory table adopted)
+  "Return the keys in TABLE of what seem to be queued messages in DIRECTORY.
+They may also be in the index.  ADOPTED is that of `rs-smtpmail--origins'."
+  (let ((here (file-name-directory
+               (rs-smtpmail--queue-key (expand-file-name "x" directory))))
+        (index (rs-smtpmail--queue-key (rs-smtpmail--index-file)))
+        strays)
+    (maphash
+     (lambda (key files)
+       (cond
+        ((not (equal here (file-name-directory key))))
+        ((string-suffix-p ".el" key)
+         (let ((message (string-remove-suffix ".el" key)))
+           ;; One whose message is gone.
+           (when (and (null (gethash message table))
+                      (or (rs-smtpmail--queue-file-name-p message)
+                          (ignore-errors
+                            (assq 'smtpmail-recipient-address-list
+                                  (rs-smtpmail--stored-values (car files))))))
+             (push message strays))))
+        ((and (not (equal key index))
+              (seq-some #'file-regular-p files)
+              (or (gethash (concat key ".el") table)
+                  (gethash key adopted)
+                  ;; Without recipients: reported, unless it is just being written.
+                  (and (rs-smtpmail--queue-file-name-p key)
+                       (time-less-p 60 (time-since
+                                        (file-attribute-modification-time
+                                         (file-attributes (car files))))))))
+         (push key strays))))
+     table)
+    (sort strays #'string<)))
+
+(defun rs-smtpmail--queue-file-name-p (file)
+  "Whether FILE has a name such as smtpmail gives to queued messages."
+  (string-match-p rs-smtpmail--queue-file-name (file-name-nondirectory file)))
 
 (defun rs-smtpmail--call-with-queue-locked (function)
   "Call FUNCTION while no other Emacs adopts smtpmail's queue.
@@ -188,7 +259,9 @@ Nothing is evaluated."
   (let ((form (with-temp-buffer
                 (let ((coding-system-for-read 'utf-8))
                   (insert-file-contents file))
-                (read (current-buffer)))))
+                (condition-case nil
+                    (read (current-buffer))
+                  (error (error "%s can't be read" file))))))
     (unless (and (proper-list-p form) (eq (car form) 'setq))
       (error "%s holds something else than `setq'" file))
     (cl-loop for (variable value) on (cdr form) by #'cddr
@@ -202,69 +275,95 @@ Nothing is evaluated."
              else do (error "%s gives a strange value to %s" file variable))))
 
 (defun rs-smtpmail--origins ()
-  "Return an alist of files that stand for entries in the spool, and their ids."
-  (let (origins)
+  "Return a hash table of the ids of messages in the spool by their origins.
+These are keys of files in smtpmail's queue, from which they were adopted."
+  (let ((origins (make-hash-table :test #'equal)))
     (dolist (entry (rs-smtp-queue-list) origins)
-      (when-let ((origin (plist-get entry :origin)))
-        (push (cons origin (plist-get entry :id)) origins)))))
+      (when-let* ((origin (plist-get entry :origin)))
+        (puthash (rs-smtpmail--queue-key origin) (plist-get entry :id) origins)))))
 
-(defun rs-smtpmail--adopt (file adopted)
-  "Move the queued message FILE into the spool; return its new id.
-ADOPTED is an alist of files that are there already, and their ids."
-  (let* ((elisp (concat file ".el"))
-         (values (if (file-exists-p elisp)
-                     (rs-smtpmail--stored-values elisp)
-                   (error "%s is missing, which tells the recipients" elisp)))
+(defun rs-smtpmail--check-queued (queued)
+  "Signal an error if QUEUED is not one message with its recipients."
+  (pcase-let (((cl-struct rs-smtpmail--queued name messages elisps id) queued))
+    (cond
+     ((cdr messages)
+      (error "There are several of it: %s" (string-join (sort messages #'string<) ", ")))
+     ((cdr elisps)
+      (error "Several files tell its recipients: %s"
+             (string-join (sort elisps #'string<) ", ")))
+     ((and (null messages) elisps)
+      (error "The message is missing; %s tells its recipients" (car elisps)))
+     ((null messages)
+      (error "The message is missing; %s names it" (rs-smtpmail--index-file)))
+     ((string-match-p "[:;!]2,[[:alnum:]]*T[[:alnum:]]*\\'" name)
+      (error "The message is marked as deleted"))
+     ((not (or elisps id))
+      (error "%s.el is missing, which tells the recipients"
+             (rs-smtpmail--without-flags name))))
+    (dolist (file (append messages elisps))
+      (unless (file-writable-p (file-name-directory file))
+        (error "%s could not be removed after sending" file)))))
+
+(defun rs-smtpmail--adopt (queued)
+  "Move the message QUEUED into the spool; return its new id."
+  (rs-smtpmail--check-queued queued)
+  (let* ((file (car (rs-smtpmail--queued-messages queued)))
+         (elisp (car (rs-smtpmail--queued-elisps queued))))
+    (prog1 (or (rs-smtpmail--queued-id queued)
+               (rs-smtpmail--accept-queued file elisp))
+      (condition-case err
+          (progn
+            (when elisp
+              (delete-file elisp))
+            (rs-smtpmail--drop-index-lines (rs-smtpmail--queued-lines queued))
+            (delete-file file))
+        (error
+         (error "It stays in the queue, for it can't be removed: %s"
+                (error-message-string err)))))))
+
+(defun rs-smtpmail--accept-queued (file elisp)
+  "Put the message in FILE into the spool; return its id.
+ELISP is the file that tells its recipients."
+  (let* ((values (rs-smtpmail--stored-values elisp))
          (recipients (alist-get 'smtpmail-recipient-address-list values)))
     (unless recipients
       (error "%s names no recipients" elisp))
-    (unless (file-writable-p (file-name-directory file))
-      (error "%s could not be removed after sending" file))
-    (prog1 (or (cdr (assoc file adopted))
-               (cl-progv (mapcar #'car values) (mapcar #'cdr values)
-                 (with-temp-buffer
-                   (set-buffer-multibyte nil)
-                   (insert-file-contents-literally file)
-                   (let ((smtpmail-mail-address nil))
-                     (rs-smtpmail--accept recipients (current-buffer)
-                                          (append (list :origin file)
-                                                  rs-smtpmail--queued-options))))))
-      (condition-case err
-          (delete-file file)
-        (error
-         (error "It stays in the queue, for it can't be removed: %s"
-                (error-message-string err))))
-      ;; Without FILE, whoever looks at the queue next deletes it.
-      (ignore-errors (delete-file elisp)))))
+    (cl-progv (mapcar #'car values) (mapcar #'cdr values)
+      (with-temp-buffer
+        (set-buffer-multibyte nil)
+        (insert-file-contents-literally file)
+        (let ((smtpmail-mail-address nil))
+          (rs-smtpmail--accept recipients (current-buffer)
+                               (append (list :origin file)
+                                       rs-smtpmail--queued-options)))))))
 
 (defun rs-smtpmail--adopt-queue ()
   "Move the messages in smtpmail's queue into the spool.
 Return a list of their ids, and a list of texts about those that could
-not be moved."
+not be moved; these are left exactly as they are."
   (let (ids problems)
     (when (file-directory-p smtpmail-queue-dir)
       (rs-smtpmail--call-with-queue-locked
        (lambda ()
-         (let ((adopted (rs-smtpmail--origins)))
-           (dolist (file (rs-smtpmail--queued-files))
-             (condition-case err
-                 (push (rs-smtpmail--adopt file adopted) ids)
-               (error (push (format "%s: %s" file (error-message-string err))
-                            problems)))))
-         (rs-smtpmail--tidy-index))))
+         (dolist (queued (rs-smtpmail--list-queue))
+           (condition-case err
+               (push (rs-smtpmail--adopt queued) ids)
+             (error (push (format "%s: %s" (rs-smtpmail--queued-name queued)
+                                  (error-message-string err))
+                          problems)))))))
     (list (nreverse ids) (nreverse problems))))
 
 ;;;; Export
 
 (defun rs-smtpmail--new-queue-file ()
-  "Return a name for one more file in smtpmail's queue."
-  (let ((number 0)
-        file)
+  "Return a name for one more file in smtpmail's queue.
+It was never one of a message that is in the spool now."
+  (let (file)
     (while (or (null file) (file-exists-p file) (file-exists-p (concat file ".el")))
-      (setq number (1+ number)
-            file (expand-file-name
+      (setq file (expand-file-name
                   (convert-standard-filename
-                   (format-time-string (format "%%Y-%%m-%%d_%%H:%%M:%%S_%d" number)))
+                   (format-time-string (format "%%Y-%%m-%%d_%%H:%%M:%%S_%d"
+                                               (random 100000000))))
                   smtpmail-queue-dir)))
     file))
 
@@ -301,16 +400,16 @@ Recipients who have got the message are left out."
   "Move ENTRY, of the spool, to smtpmail's queue."
   (let* ((id (plist-get entry :id))
          (file (rs-smtpmail--new-queue-file))
-         (elisp (concat file ".el"))
          done)
     (with-file-modes #o600
       (unwind-protect
           (progn
-            (rs-smtpmail--write-stored-values entry elisp)
+            ;; Until all is done, the one without recipients is ours to delete.
             (rs-smtp-queue-export id file)
+            (rs-smtpmail--write-stored-values entry (concat file ".el"))
             (setq done t))
         (unless done
-          (delete-file elisp)))
+          (mapc #'delete-file (list (concat file ".el") file))))
       (let ((coding-system-for-write 'utf-8-unix))
         (write-region (concat file "\n") nil (rs-smtpmail--index-file) t 'silent)))
     (rs-smtp-queue-remove id)))
@@ -368,8 +467,9 @@ refused, is on hold, or may have been delivered already, is left alone."
     (setq rs-smtpmail--resumed t)
     (if (rs-smtpmail--synchronous-p)
         (rs-smtpmail--report-flush (rs-smtpmail--wait waiting) problems)
-      (dolist (problem problems)
-        (rs-smtpmail--warn :error "Queued message not sent: %s" problem))
+      (when problems
+        (rs-smtpmail--warn :error "Not sent, and left in smtpmail's queue:\n%s"
+                           (string-join problems "\n")))
       (message (ngettext "Sending %d message" "Sending %d messages" (length waiting))
                (length waiting)))))
 
@@ -378,7 +478,9 @@ refused, is on hold, or may have been delivered already, is left alone."
   (+ (length (rs-smtpmail--ids-in-state (rs-smtp-queue-list)
                                         'pending 'needs-credentials 'needs-user))
      (if (file-directory-p smtpmail-queue-dir)
-         (length (rs-smtpmail--queued-files))
+         (seq-count (lambda (queued)
+                      (ignore-errors (rs-smtpmail--check-queued queued) t))
+                    (rs-smtpmail--list-queue))
        0)))
 
 (defun rs-smtpmail--ids-in-state (entries &rest states)

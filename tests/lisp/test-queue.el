@@ -135,17 +135,13 @@ test-queue-evaluated t smtpmail-queue-dir \"/\" smtpmail-smtp-server nil)"
                       "Subject: indexed\n\nHello\n")
     (test-queue-write "2025-01-01_00!00!00_2" (test-stored-recipients "b@x.org")
                       "Subject: not indexed\n\nHello\n")
-    ;; Interrupted between two deletions.
-    (test-queue-write "2025-01-01_00:00:00_3" (test-stored-recipients "c@x.org") nil)
     ;; The directory had another name.
     (test-queue-write "2025-01-01_00:00:00_4" (test-stored-recipients "d@x.org")
                       "Subject: moved\n\nHello\n")
     ;; Somebody else's.
     (test-queue-write "notes" nil "To do\n")
     (test-queue-write "init.el" nil "(setq x t)\n")
-    (test-queue-write-index (test-queue-file "2024-01-01_00:00:00_1")
-                            (test-queue-file "2025-01-01_00:00:00_3")
-                            (concat "/old/2025-01-01_00:00:00_4")
+    (test-queue-write-index (concat "/old/2025-01-01_00:00:00_4")
                             ""
                             (test-queue-file "2025-01-01_00:00:00_1"))
     (test-flush)
@@ -153,7 +149,7 @@ test-queue-evaluated t smtpmail-queue-dir \"/\" smtpmail-smtp-server nil)"
     (should (equal '("a@x.org") (plist-get (test-received 2) :recipients)))
     (should (equal '("b@x.org") (plist-get (test-received 3) :recipients)))
     (should (equal '("init.el" "notes") (test-queue-files)))
-    (should (equal "" (test-queue-index)))))
+    (should (equal "\n" (test-queue-index)))))
 
 (ert-deftest test-queue-bad-entries-stay ()
   (test-with-server nil
@@ -175,6 +171,149 @@ test-queue-evaluated t smtpmail-queue-dir \"/\" smtpmail-smtp-server nil)"
     (should (equal (test-queue-index)
                    (concat (test-queue-file "2025-01-01_00:00:00_1") "\n"
                            (test-queue-file "2025-01-01_00:00:00_2") "\n")))))
+
+;;;; What Maildir programs do to the queue
+
+(defmacro test-with-queue-in-maildir (directory &rest body)
+  "Run BODY with smtpmail's queue in DIRECTORY, cur or new, of a maildir."
+  (declare (indent 1) (debug t))
+  `(test-with-server nil
+     (let ((smtpmail-queue-dir (expand-file-name ,directory
+                                                 (test-new-directory "maildir"))))
+       (dolist (name '("cur" "new" "tmp"))
+         (make-directory (expand-file-name (concat "../" name) smtpmail-queue-dir) t))
+       ,@body)))
+
+(defun test-queue-rename (from to)
+  "Rename the file FROM in the queue to TO."
+  (rename-file (test-queue-file from) (test-queue-file to)))
+
+(defun test-queue-state ()
+  "Return the names and contents of all that is in the queue and beside it."
+  (mapcar (lambda (file) (cons file (test-bytes file)))
+          (directory-files-recursively
+           (test-queue-file "..") "\\`[^.]")))
+
+(ert-deftest test-queue-renamed-messages ()
+  "They are sent to all their recipients, as if they had their names."
+  (dolist (directory '("cur" "new"))
+    (test-with-queue-in-maildir directory
+      (let ((renamings '(("~" . "~:2,S") ("~" . "~:2,") ("~" . "~;2,RS")
+                         ("~" . "../cur/~") ("~" . "../new/~") ("~" . "../cur/~:2,S")
+                         ("~.el" . "~.el:2,S") ("~.el" . "../cur/~.el:2,")))
+            (count 0))
+        (dolist (mailer (list #'rs-smtpmail-send-it #'smtpmail-send-it))
+          (pcase-dolist (`(,from . ,to) renamings)
+            (test-queue-mail (test-header "To: you@example.com"
+                                          (format "Bcc: secret%d@z.org" (cl-incf count)))
+                             nil mailer)
+            (let* ((line (car (last (rs-smtpmail--index-lines))))
+                   (name (file-name-nondirectory line))
+                   (to (test-queue-file (string-replace "~" name to))))
+              (unless (file-exists-p to)
+                (rename-file (test-queue-file (string-replace "~" name from)) to)))))
+        (test-flush)
+        (should (= count (test-received-count)))
+        (let (recipients)
+          (dotimes (number count)
+            (push (sort (plist-get (test-received (1+ number)) :recipients) #'string<)
+                  recipients))
+          (dotimes (number count)
+            (should (member (list (format "secret%d@z.org" (1+ number)) "you@example.com")
+                            recipients))))
+        (should (equal (list (cons (test-queue-file "index") ""))
+                       (test-queue-state)))
+        (test-flush)
+        (should (= count (test-received-count)))))))
+
+(ert-deftest test-queue-renamed-messages-without-an-index ()
+  (test-with-queue-in-maildir "cur"
+    (test-queue-mail (test-header))
+    (let ((name (car (test-queue-files))))
+      (test-queue-rename name (concat name ":2,S"))
+      (test-queue-rename "index" "index:2,S"))
+    (test-flush)
+    (should (= 1 (test-received-count)))
+    (should (equal '("index:2,S") (test-queue-files)))))
+
+(ert-deftest test-queue-renamed-message-stays-until-it-is-accepted ()
+  (test-with-queue-in-maildir "cur"
+    (test-queue-mail (test-header))
+    (let ((name (car (test-queue-files))))
+      (test-queue-rename name (concat name ":2,S"))
+      (let ((before (test-queue-state)))
+        (cl-letf (((symbol-function 'rs-smtp-send)
+                   (lambda (&rest _) (error "The disk is full"))))
+          (let ((text (test-error #'test-flush)))
+            (should (string-search "The disk is full" text))
+            (should (string-search (concat name ":2,S") text))))
+        (should (equal before (test-queue-state)))))
+    (test-flush)
+    (should (= 1 (test-received-count)))))
+
+(ert-deftest test-queue-what-does-not-add-up-stays ()
+  "All of it is told by name, once, and nothing of it is touched."
+  (test-with-queue-in-maildir "cur"
+    (let ((name (lambda (number) (format "2025-01-01_00:00:00_%d" number)))
+          (good "Subject: good\n\nHello\n")
+          (rest "/other/index line\r\n\n/old/2024-01-01_00:00:00_7\n"))
+      ;; One that is there twice.
+      (test-queue-write (funcall name 1) (test-stored-recipients "a@x.org") good)
+      (test-queue-write (concat (funcall name 1) ":2,S") nil good)
+      ;; One both here and in new.
+      (test-queue-write (funcall name 2) (test-stored-recipients "b@x.org") good)
+      (test-queue-write (concat "../new/" (funcall name 2)) nil good)
+      ;; The recipients without the message, in the index or not.
+      (test-queue-write (funcall name 3) (test-stored-recipients "c@x.org") nil)
+      (test-queue-write (funcall name 4) (test-stored-recipients "d@x.org") nil)
+      (test-queue-write "other" (test-stored-recipients "e@x.org") nil)
+      ;; One that the user does not want any more.
+      (test-queue-write "gone" (test-stored-recipients "e@x.org") nil)
+      (test-queue-write "gone:2,ST" nil good)
+      ;; The message without its recipients, and with some that can't be read.
+      (test-queue-write (concat (funcall name 5) ":2,S") nil good)
+      (test-queue-write (funcall name 6) "(setq smtpmail-recipient-address-list (" good)
+      (dolist (file (list (funcall name 8) (funcall name 9)))
+        (test-queue-write file (test-stored-recipients "good@x.org") good))
+      (let ((line (lambda (number end) (concat (test-queue-file (funcall name number)) end)))
+            (coding-system-for-write 'no-conversion))
+        (write-region (concat (mapconcat (lambda (number) (funcall line number "\n"))
+                                         '(8 1 2 3 5) "")
+                              (funcall line 9 "\r\n")
+                              rest
+                              (funcall line 6 ""))
+                      nil (test-queue-file "index") nil 'silent)
+        (let* ((before (test-queue-state))
+               (warnings (test-with-warnings
+                           (let ((rs-smtpmail-synchronous nil)
+                                 (create-lockfiles nil))
+                             (rs-smtpmail-send-queued-mail))
+                           (test-wait-for-state)))
+               (expected (seq-remove
+                          (lambda (file)
+                            (string-match-p "_[89]\\(?:\\.el\\)?\\'" (car file)))
+                          before)))
+          (should (= 1 (length warnings)))
+          (dolist (part (append (mapcar name '(1 2 3 4 5 6))
+                                '("cur/other.el" "/other/index line" "00:00:00_7"
+                                  "_1:2,S" "new/2025-01-01_00:00:00_2"
+                                  "_5.el is missing"
+                                  "cur/gone:2,ST: The message is marked as deleted")))
+            (should (string-search part (car warnings))))
+          (setf (alist-get (caar (seq-filter (lambda (file)
+                                               (string-suffix-p "/index" (car file)))
+                                             expected))
+                           expected nil nil #'equal)
+                (concat (mapconcat (lambda (number) (funcall line number "\n"))
+                                   '(1 2 3 5) "")
+                        rest
+                        (funcall line 6 "")))
+          (should (equal expected (test-queue-state)))
+          (should (= 2 (test-received-count)))
+          ;; Also the second time.
+          (should (string-search "Sending failed for 10 of 10" (test-error #'test-flush)))
+          (should (equal expected (test-queue-state)))
+          (should (= 2 (test-received-count))))))))
 
 (ert-deftest test-queue-asynchronously ()
   (test-with-server nil
@@ -276,9 +415,9 @@ ACTION is `kill' or an error.  Return non-nil if there was such a call."
       (should (or (file-exists-p seen) (eq 0 (car result)))))
     (file-exists-p seen)))
 
-(defun test-queue-everywhere-interrupted (prepare form)
+(defun test-queue-everywhere-interrupted (prepare form &optional meanwhile)
   "Interrupt FORM at each of its file calls, after PREPARE, a function.
-Two messages must then arrive, once."
+Two messages must then arrive, once, whatever MEANWHILE, a function, does."
   (dolist (action '(kill file-error))
     (let ((number 0)
           (more t))
@@ -287,6 +426,8 @@ Two messages must then arrive, once."
           (let ((rs-smtpmail-spool-directory (test-new-directory "spool")))
             (funcall prepare)
             (setq more (test-queue-interrupted form action number))
+            (when meanwhile
+              (funcall meanwhile))
             (test-emacs-output
              `(let ((spool ,rs-smtpmail-spool-directory))
                 (require 'helper)
@@ -319,6 +460,23 @@ Two messages must then arrive, once."
      (test-queue-write-index (test-queue-file "2025-01-01_00:00:00_a")
                              (test-queue-file "2025-01-01_00:00:00_b")))
    '(rs-smtpmail-send-queued-mail)))
+
+(ert-deftest test-queue-adoption-interrupted-and-files-renamed ()
+  "A program that marks mail as read gets at the files before we do."
+  (test-queue-everywhere-interrupted
+   (lambda ()
+     (dolist (name '("a" "b"))
+       (test-queue-write (format "2025-01-01_00:00:00_%s" name)
+                         (test-stored-recipients (concat name "@x.org"))
+                         "Subject: x\n\nHello\n"))
+     (test-queue-write-index (test-queue-file "2025-01-01_00:00:00_a")
+                             (test-queue-file "2025-01-01_00:00:00_b")))
+   '(rs-smtpmail-send-queued-mail)
+   (lambda ()
+     (dolist (name '("a" "b"))
+       (let ((file (test-queue-file (format "2025-01-01_00:00:00_%s" name))))
+         (when (file-exists-p file)
+           (rename-file file (concat file ":2,S"))))))))
 
 (ert-deftest test-queue-export-interrupted-anywhere ()
   (test-queue-everywhere-interrupted
