@@ -435,7 +435,10 @@ messages moved."
          (condition-case err
              (if (or (not (memq (rs-smtpmail--outbox-state entry) states))
                      (and (not unconfirmed)
-                          (rs-smtpmail--may-be-delivered-p entry)))
+                          (rs-smtpmail--may-be-delivered-p entry))
+                     ;; It is in the queue already: adopting it was interrupted.
+                     (when-let* ((origin (plist-get entry :origin)))
+                       (file-exists-p origin)))
                  (cl-incf left)
                (rs-smtpmail--export entry)
                (cl-incf moved))

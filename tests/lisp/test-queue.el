@@ -513,6 +513,20 @@ Two messages must then arrive, once, whatever MEANWHILE, a function, does."
     (should (string-suffix-p (encode-coding-string "\r\n\r\nGrüße\r\n" 'utf-8)
                              (plist-get (test-received 1) :bytes)))))
 
+(ert-deftest test-queue-export-leaves-what-is-in-the-queue ()
+  (test-with-server nil
+    (test-queue-write "a" (test-stored-recipients "a@x.org") "Subject: x\n\nHello\n")
+    (rs-smtp-send "From: me@example.org\nSubject: x\n\nHello\n"
+                  "me@example.org" '("a@x.org")
+                  (list :host smtpmail-smtp-server :port smtpmail-smtp-service
+                        :stream-type 'plain)
+                  nil (list :origin (test-queue-file "a")))
+    (should (equal '(held) (test-states)))
+    (should (= 0 (rs-smtpmail-export-queue)))
+    (test-flush)
+    (should (= 1 (test-received-count)))
+    (should-not (test-queue-files))))
+
 (ert-deftest test-queue-export-and-back ()
   "What only we know of a message is known again after it has been moved."
   (test-with-server nil
