@@ -24,7 +24,7 @@ pub async fn check(shared: Rc<Shared>, server: Server, request: u64) {
     };
     let good = |step: &str, text: String| tell(step, text, true, false);
     match walk(&shared, &server, &good).await {
-        Ok(()) => tell("done", "mail can be sent".to_owned(), true, true),
+        Ok(verdict) => tell("done", verdict.to_owned(), true, true),
         Err(trouble) => tell(&trouble.stage.to_string(), trouble.to_string(), false, true),
     }
 }
@@ -33,7 +33,7 @@ async fn walk(
     shared: &Shared,
     server: &Server,
     good: &impl Fn(&str, String),
-) -> Result<(), Trouble> {
+) -> Result<&'static str, Trouble> {
     let settings = Arc::clone(&shared.settings.borrow());
     let mut observe = |stage: Stage, text: String| good(&stage.to_string(), text);
     let mut session = loop {
@@ -44,9 +44,10 @@ async fn walk(
             break opened.map_err(|error| error.trouble)?;
         }
     };
+    let mut verdict = "mail can be sent";
     if session.offers_auth() {
-        let found = shared
-            .keyring
+        let keyring = &shared.keyring;
+        let found = keyring
             .find(server, &settings)
             .await
             .map_err(|why| crate::lane::credentials_trouble(server, why))?;
@@ -56,9 +57,13 @@ async fn walk(
                     secret: Some(_), ..
                 },
             ) => {
-                let login = session.authenticate(server, &settings, &credentials).await;
+                // It is the user who wants to know.
+                keyring.try_again(server);
+                let login = keyring
+                    .log_in(&mut session, server, &settings, &credentials)
+                    .await;
                 if login.is_err() {
-                    shared.keyring.renew(&credentials).await;
+                    keyring.renew(&credentials).await;
                 }
                 let mechanism = login?;
                 let user = credentials.user.unwrap_or_default();
@@ -66,17 +71,19 @@ async fn walk(
                     Some(mechanism) => {
                         good("AUTH", format!("logged in as {user} with {mechanism}"));
                     }
+                    None if server.require_auth => return Err(crate::worker::no_auth(server)),
                     None => good("AUTH", "offered, but the server knows none".to_owned()),
                 }
             }
-            _ => good(
-                "AUTH",
-                "offered; no password is stored, so none was tried".to_owned(),
-            ),
+            _ => {
+                good("AUTH", "offered; no password is stored".to_owned());
+                verdict = "the server answers; no password was tried, so nobody knows whether it \
+                           takes mail";
+            }
         }
     } else {
         good("AUTH", "not offered".to_owned());
     }
     session.quit().await;
-    Ok(())
+    Ok(verdict)
 }

@@ -66,6 +66,8 @@ pub enum Command {
     Check(Box<Server>, u64),
     /// What was learnt of this server's TLS is to be forgotten.
     ForgetTls(Endpoint),
+    /// The user wants what this server refused to log in to be tried once more.
+    TryLoginAgain(Box<Server>),
     /// A message in flight was cancelled.
     Interrupt,
     /// Begin nothing new, and end when what is in flight has been answered, or after
@@ -145,6 +147,7 @@ impl Dispatcher {
                 self.sessions.spawn_local(check);
             }
             Command::ForgetTls(endpoint) => self.shared.tls.forget(&endpoint),
+            Command::TryLoginAgain(server) => self.shared.keyring.try_again(&server),
             Command::Interrupt => self.lanes.values().for_each(|lane| lane.interrupt()),
             Command::Stop(_) => {}
         }

@@ -24,7 +24,7 @@ use crate::requests::{Answer, Requests};
 use crate::shared::Shared;
 use crate::spool::fs::Fs;
 use crate::spool::{
-    Claim, Entry, EntryId, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
+    Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
 };
 use crate::tls::Endpoint;
 
@@ -263,6 +263,10 @@ impl Engine {
         claim.entry.hold = false;
         claim.entry.wishes.not_before = None;
         let is_to_be_filed = claim.entry.is_to_be_filed();
+        if claim.entry.need == Some(Need::Auth) && self.is_running() {
+            let server = Box::new(claim.entry.server.clone());
+            self.command(Command::TryLoginAgain(server))?;
+        }
         self.release(claim)?;
         if is_to_be_filed {
             self.file_copy(id)?;

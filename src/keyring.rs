@@ -10,9 +10,12 @@ use crate::config::{AuthSource, Server, Settings};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
 use crate::credentials::{self, Credentials, Unavailable};
+use crate::error::Trouble;
 use crate::events::{Event, Outbox};
+use crate::login::Logins;
 use crate::questions::Questions;
 use crate::requests::{Account, Answer, Requests, account};
+use crate::smtp::Session;
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.
@@ -22,6 +25,7 @@ pub struct Keyring {
     given: RefCell<HashMap<Account, Credentials>>,
     questions: Questions,
     tokens: Tokens,
+    logins: Logins,
 }
 
 /// Credentials the user gave, and the request to report their success under.
@@ -41,6 +45,7 @@ impl Keyring {
             given: RefCell::default(),
             questions: Questions::default(),
             tokens: Tokens::default(),
+            logins: Logins::default(),
         }
     }
 
@@ -144,6 +149,24 @@ impl Keyring {
         Ok(found)
     }
 
+    /// Logs in, unless the server is known to refuse these credentials.
+    pub async fn log_in(
+        &self,
+        session: &mut Session,
+        server: &Server,
+        settings: &Settings,
+        credentials: &Credentials,
+    ) -> Result<Option<&'static str>, Trouble> {
+        self.logins
+            .log_in(session, server, settings, credentials)
+            .await
+    }
+
+    /// The user wants what `server` refused to be tried once more.
+    pub fn try_again(&self, server: &Server) {
+        self.logins.try_again(server, None);
+    }
+
     /// Sees to it that the next token is another than this one, which was refused.
     pub async fn renew(&self, refused: &Credentials) {
         if let (Some(grant), Some(secret)) = (&refused.grant, &refused.secret) {
@@ -162,6 +185,8 @@ impl Keyring {
         let ask = async {
             match self.ask_lisp(server, None, rejected).await {
                 (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
+                    // The same as before, maybe: the user will know why.
+                    self.logins.try_again(server, Some(&credentials));
                     Ok(Some(Given {
                         credentials,
                         request,

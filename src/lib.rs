@@ -12,6 +12,7 @@
 //!                  (shared: what they share)
 //!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
 //!   -> trust       certificates that the user must judge
+//!   -> login       with which mechanism, how often, and what was refused
 //!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp;
 //!                  OAuth 2 tokens (http: the request for one)
 //!   -> desk        settles: first the disk,
@@ -41,6 +42,7 @@ mod flights;
 mod http;
 mod keyring;
 mod lane;
+mod login;
 pub mod message;
 mod module;
 mod platform;

@@ -165,8 +165,8 @@ impl Worker {
         let (server, keyring) = (&lane.server, &lane.shared().keyring);
         if let Some(given) = self.given.take() {
             let credentials = given.credentials.clone();
-            return match session
-                .authenticate(server, &self.settings, &credentials)
+            return match keyring
+                .log_in(&mut session, server, &self.settings, &credentials)
                 .await
             {
                 Ok(Some(_)) => {
@@ -187,8 +187,8 @@ impl Worker {
                 if let Some((_, trouble)) = before.as_ref().filter(|(old, _)| *old == credentials) {
                     return Err(trouble.clone());
                 }
-                match session
-                    .authenticate(server, &self.settings, &credentials)
+                match keyring
+                    .log_in(&mut session, server, &self.settings, &credentials)
                     .await
                 {
                     Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
@@ -205,8 +205,8 @@ impl Worker {
                     secret: Some(_),
                     ..
                 },
-            ) => match session
-                .authenticate(server, &self.settings, &credentials)
+            ) => match keyring
+                .log_in(&mut session, server, &self.settings, &credentials)
                 .await
             {
                 Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
@@ -335,7 +335,7 @@ impl Worker {
     }
 }
 
-fn no_auth(server: &Server) -> Trouble {
+pub(crate) fn no_auth(server: &Server) -> Trouble {
     let what = "the server wants a login, offers it, and then does not know it".to_owned();
     credentials_trouble(server, what)
 }

@@ -10,7 +10,9 @@ mod server;
 use common::{Client, MESSAGE};
 use postfix::Postfix;
 use rs_smtpmail::config::{Server, Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::requests::Answer;
+use rs_smtpmail::spool::Need;
 
 fn body(message: &[u8]) -> &str {
     let text = std::str::from_utf8(message).unwrap();
@@ -99,4 +101,46 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
     let count = numbers.len();
     numbers.dedup();
     assert_eq!((count, numbers.len()), (60, 60));
+}
+
+/// With Dovecot's own delay after a wrong password, and Postfix's patience with Dovecot.
+#[test]
+fn a_typo_in_the_password_is_told_at_once() {
+    let Some(postfix) = Postfix::start("") else {
+        return;
+    };
+    let settings = postfix.settings();
+    let authinfo = postfix.directory().join("authinfo");
+    let line = format!(
+        "machine localhost login {} password typo\n",
+        postfix.fact("USER")
+    );
+    std::fs::write(authinfo, line).unwrap();
+    let mut client = Client::new(settings);
+    let to = postfix.target("SUBMISSION_PORT", StreamType::Starttls);
+    for _ in 0..3 {
+        client.send(&to, &["user@example.org"], MESSAGE);
+    }
+    let mut told = 0;
+    while told < 3 {
+        match client.next_event() {
+            Event::Credentials {
+                request, rejected, ..
+            } => {
+                assert!(rejected.unwrap().starts_with("535 5.7.8"));
+                assert!(client.engine.answer(request, Answer::Nothing));
+            }
+            Event::Outcome { kind, error, .. } => {
+                assert_eq!(kind, Kind::NeedsUser(Need::Auth), "{error:?}");
+                let words = "refused user name or password: 535 5.7.8";
+                assert!(error.as_ref().unwrap().contains(words), "{error:?}");
+                told += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let log = std::path::Path::new(postfix.fact("LOG_DIR")).join("postfix.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    let failures = log.matches("authentication failed").count();
+    assert!((1..=2).contains(&failures), "{log}");
 }

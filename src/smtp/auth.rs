@@ -35,7 +35,8 @@ pub enum AuthError {
     Unknown,
     /// The server can't authenticate anybody now (454), or puts it off.
     Later(Reply),
-    /// The mechanism could not be carried out with these credentials or this server.
+    /// The mechanism could not be carried out with these credentials or this server, which
+    /// says nothing of the credentials.
     Mechanism(String),
     /// The line is of no more use.
     Wire(WireError),
@@ -149,6 +150,11 @@ pub async fn authenticate(
             334 => return Err(AuthError::Refused(reply)),
             _ if reply.is_transient() => return Err(AuthError::Later(reply)),
             500 | 502..=504 => return Err(AuthError::Unknown),
+            // A syntax error; Cyrus says so where the channel binding fails.
+            501 if !reply.lines().any(|line| line.starts_with("5.7.8")) => {
+                let what = format!("the server cannot carry out {mechanism}: {reply}");
+                return Err(AuthError::Mechanism(what));
+            }
             _ => return Err(AuthError::Refused(reply)),
         }
         if BY_TOKEN.contains(&mechanism) {

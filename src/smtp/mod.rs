@@ -1,7 +1,7 @@
 //! The SMTP client: sessions of our own on lettre's vocabulary.
 //!
 //! [`Session::open`] goes from a name to a server that has been greeted, over TLS
-//! where the server or the user wants it; [`Session::authenticate`] logs in;
+//! where the server or the user wants it; [`Session::authenticate`] carries out a mechanism;
 //! [`Session::run`] hands over messages, one outcome per recipient.
 
 mod answers;
@@ -17,6 +17,7 @@ mod transaction;
 mod transfer;
 mod wire;
 
+pub use auth::AuthError;
 pub use body::Body;
 pub use capabilities::Distrust;
 pub(crate) use connect::connect_to;

@@ -333,14 +333,13 @@ impl Session {
         self.is_authenticated
     }
 
-    /// Logs in, by the strongest mechanism both sides have, then the next; returns the
-    /// one that worked, or `None` if the server turns out not to know AUTH at all.
-    pub async fn authenticate(
-        &mut self,
+    /// The mechanisms to log in with, the strongest first.
+    pub fn mechanisms(
+        &self,
         server: &Server,
         settings: &Settings,
         credentials: &Credentials,
-    ) -> Result<Option<&'static str>, Trouble> {
+    ) -> Result<Vec<&'static str>, Trouble> {
         let need_auth = Disposition::NeedsUser(Need::Auth);
         let may_go_in_clear = self.is_local || settings.cleartext_auth_hosts.contains(&server.host);
         if self.channel.is_none() && !may_go_in_clear {
@@ -349,7 +348,6 @@ impl Session {
                         rs-smtpmail-allow-cleartext-auth";
             return Err(self.trouble(Stage::Auth, need_auth, what, None));
         }
-        let exporter = self.channel.as_ref().and_then(|channel| channel.exporter);
         let mechanisms = if credentials.is_token && credentials.mechanism.is_none() {
             auth::choose_for_token(&self.offered.auth)
         } else {
@@ -357,7 +355,7 @@ impl Session {
                 &self.offered.auth,
                 settings.auth_mechanisms.as_deref(),
                 credentials.mechanism.as_deref(),
-                exporter.is_some(),
+                self.exporter().is_some(),
             )
         };
         if mechanisms.is_empty() {
@@ -367,46 +365,29 @@ impl Session {
             );
             return Err(self.trouble(Stage::Auth, need_auth, &what, None));
         }
-        let limit = self.limits.of(Stage::Auth);
-        let mut last = None;
-        for mechanism in mechanisms {
-            let error =
-                match auth::authenticate(&mut self.wire, mechanism, credentials, exporter, limit)
-                    .await
-                {
-                    Ok(()) => {
-                        self.is_authenticated = true;
-                        return Ok(Some(mechanism));
-                    }
-                    Err(error) => error,
-                };
-            match error {
-                AuthError::Wire(error) => return Err(self.broken(Stage::Auth, &error)),
-                AuthError::Later(reply) => {
-                    let what = "the server cannot authenticate anybody now";
-                    return Err(self.trouble(Stage::Auth, Disposition::Retry, what, Some(reply)));
-                }
-                AuthError::Unknown => {}
-                AuthError::Refused(reply) => {
-                    let what = if credentials.is_token {
-                        "the server refused user name or access token"
-                    } else {
-                        "the server refused user name or password"
-                    };
-                    last = Some(self.trouble(Stage::Auth, need_auth, what, Some(reply)));
-                }
-                AuthError::Mechanism(what) => {
-                    last = Some(self.trouble(Stage::Auth, need_auth, &what, None));
-                }
-            }
-        }
-        match last {
-            Some(trouble) => Err(trouble),
-            None => {
-                self.offered.auth.clear();
-                Ok(None)
-            }
-        }
+        Ok(mechanisms)
+    }
+
+    /// Carries out one mechanism. Which, and what its failure means, is for
+    /// [`crate::login`] to say.
+    pub async fn authenticate(
+        &mut self,
+        mechanism: &'static str,
+        credentials: &Credentials,
+    ) -> Result<(), AuthError> {
+        let (exporter, limit) = (self.exporter(), self.limits.of(Stage::Auth));
+        auth::authenticate(&mut self.wire, mechanism, credentials, exporter, limit).await?;
+        self.is_authenticated = true;
+        Ok(())
+    }
+
+    fn exporter(&self) -> Option<[u8; 32]> {
+        self.channel.as_ref().and_then(|channel| channel.exporter)
+    }
+
+    /// Does without AUTH, which the server does not know, whatever it announced.
+    pub fn forget_auth(&mut self) {
+        self.offered.auth.clear();
     }
 
     /// Waits until the server ends the session, or says something unasked for, which
@@ -431,7 +412,7 @@ impl Session {
             .map_err(|error| self.broken(stage, &error))
     }
 
-    pub(super) fn broken(&self, stage: Stage, error: &WireError) -> Trouble {
+    pub(crate) fn broken(&self, stage: Stage, error: &WireError) -> Trouble {
         let refusal = match error {
             WireError::Io(error) => self.tls.refused_certificate(error),
             _ => None,
@@ -442,7 +423,7 @@ impl Session {
         }
     }
 
-    pub(super) fn trouble(
+    pub(crate) fn trouble(
         &self,
         stage: Stage,
         disposition: Disposition,

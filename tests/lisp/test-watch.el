@@ -30,7 +30,7 @@
             (sink-wait "the check's end"
                        (lambda ()
                          (goto-char (point-min))
-                         (search-forward "done: mail can be sent" nil t)))
+                         (search-forward "done: the server answers; no password" nil t)))
             (dolist (line '("ok      connecting: " "ok      TLS handshake: TLS 1.3"
                             "ok      AUTH: offered; no password is stored"))
               (goto-char (point-min))

@@ -176,8 +176,6 @@ auth_verbose = yes
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256 xoauth2 oauthbearer
-# Wrong passwords are what some tests are about.
-auth_failure_delay = 0
 passdb {
   driver = passwd-file
   mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256

@@ -1,0 +1,153 @@
+//! Logging in: by which mechanisms, and what a refusal means.
+//!
+//! A refused login costs: the server may make it slow, and shut the account after some.
+//! So credentials cost a server at most two refused AUTH commands, however many sessions
+//! and messages there are, until they are others or the user wants them tried again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::sync::Mutex;
+
+use crate::config::{Server, Settings};
+use crate::credentials::Credentials;
+use crate::error::{Disposition, Stage, Trouble};
+use crate::smtp::{AuthError, Session};
+use crate::spool::Need;
+
+/// The first, and one further mechanism: there are servers that offer one which they can't
+/// check every password by.
+const MOST_REFUSALS: usize = 2;
+
+/// What became of credentials, for each host and port. Its lock is held while they are
+/// tried: sessions with the same credentials log in one after the other, so that one
+/// refusal does for all.
+#[derive(Default)]
+pub struct Logins(RefCell<HashMap<(String, String), Vec<Tried>>>);
+
+type Tried = (Credentials, Rc<Mutex<History>>);
+
+#[derive(Default)]
+struct History {
+    /// The mechanism that worked last.
+    worked: Option<&'static str>,
+    /// The last refusal, if nothing worked since.
+    refusal: Option<Trouble>,
+    /// AUTH commands refused since the credentials were to be tried.
+    refusals: usize,
+}
+
+impl Logins {
+    /// Logs in by the strongest mechanism both sides have, then the next; returns the one
+    /// that worked, or `None` if the server turns out not to know AUTH at all. What was
+    /// refused before is not tried: the refusal is returned once more.
+    pub async fn log_in(
+        &self,
+        session: &mut Session,
+        server: &Server,
+        settings: &Settings,
+        credentials: &Credentials,
+    ) -> Result<Option<&'static str>, Trouble> {
+        let mut mechanisms = session.mechanisms(server, settings, credentials)?;
+        let history = self.history(server, credentials);
+        let mut history = history.lock().await;
+        if let Some(refusal) = &history.refusal
+            && history.refusals >= MOST_REFUSALS
+        {
+            return Err(refusal.clone());
+        }
+        // What the server can't check need not be refused in each session.
+        mechanisms.sort_by_key(|name| Some(*name) != history.worked);
+        let mut failure = None;
+        let need_auth = Disposition::NeedsUser(Need::Auth);
+        while !mechanisms.is_empty() {
+            let mechanism = mechanisms.remove(0);
+            let Err(error) = session.authenticate(mechanism, credentials).await else {
+                *history = History {
+                    worked: Some(mechanism),
+                    ..History::default()
+                };
+                self.forget_others(server, credentials);
+                return Ok(Some(mechanism));
+            };
+            match error {
+                AuthError::Unknown => {}
+                AuthError::Mechanism(what) => {
+                    failure = Some(session.trouble(Stage::Auth, need_auth, &what, None));
+                    if mechanism.ends_with("-PLUS") {
+                        mechanisms.retain(|name| !name.ends_with("-PLUS"));
+                    }
+                }
+                AuthError::Refused(reply) => {
+                    let what = if credentials.is_token {
+                        "the server refused user name or access token"
+                    } else {
+                        "the server refused user name or password"
+                    };
+                    let refusal = session.trouble(Stage::Auth, need_auth, what, Some(reply));
+                    history.refusal = Some(refusal);
+                    history.refusals += 1;
+                    let left = MOST_REFUSALS.saturating_sub(history.refusals);
+                    // A server that can't check by the others can by these.
+                    mechanisms.sort_by_key(|name| !matches!(*name, "PLAIN" | "LOGIN"));
+                    mechanisms.truncate(left);
+                }
+                // Servers that have had enough of a wrong password put it off, or hang up.
+                AuthError::Later(_) | AuthError::Wire(_) if history.refusal.is_some() => break,
+                AuthError::Later(reply) => {
+                    let what = "the server cannot authenticate anybody now";
+                    let retry = Disposition::Retry;
+                    return Err(session.trouble(Stage::Auth, retry, what, Some(reply)));
+                }
+                AuthError::Wire(error) => return Err(session.broken(Stage::Auth, &error)),
+            }
+        }
+        if let Some(refusal) = history.refusal.clone() {
+            history.refusals = MOST_REFUSALS;
+            return Err(refusal);
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        session.forget_auth();
+        Ok(None)
+    }
+
+    /// The user wants refused credentials to be tried once more: these, or whatever
+    /// `server` has refused. Those that are just being tried are being tried.
+    pub fn try_again(&self, server: &Server, credentials: Option<&Credentials>) {
+        let servers = self.0.borrow();
+        for (tried, history) in servers.get(&key(server)).into_iter().flatten() {
+            if credentials.is_none_or(|wanted| wanted == tried)
+                && let Ok(mut history) = history.try_lock()
+            {
+                history.refusals = 0;
+            }
+        }
+    }
+
+    fn history(&self, server: &Server, credentials: &Credentials) -> Rc<Mutex<History>> {
+        let mut servers = self.0.borrow_mut();
+        let all = servers.entry(key(server)).or_default();
+        match all.iter().find(|(tried, _)| tried == credentials) {
+            Some((_, history)) => Rc::clone(history),
+            None => {
+                let history = Rc::default();
+                all.push((credentials.clone(), Rc::clone(&history)));
+                history
+            }
+        }
+    }
+
+    /// The user's other passwords and tokens are those of before.
+    fn forget_others(&self, server: &Server, good: &Credentials) {
+        if let Some(all) = self.0.borrow_mut().get_mut(&key(server)) {
+            all.retain(|(tried, _)| tried == good || tried.user != good.user);
+        }
+    }
+}
+
+fn key(server: &Server) -> (String, String) {
+    (server.host.clone(), server.port.to_string())
+}
