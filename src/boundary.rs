@@ -4,9 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use emacs::Env;
 
-use crate::address::AddressError;
-use crate::config::ConfigError;
-use crate::engine::EngineError;
+use crate::engine::{ConfigError, EngineError};
+use crate::mail::{AddressError, ServerError};
 use crate::spool::SpoolError;
 
 /// Why a call from Lisp failed.
@@ -38,6 +37,12 @@ impl From<AddressError> for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Failure::Config(error)
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Failure::Config(error.into())
     }
 }
 

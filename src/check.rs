@@ -4,10 +4,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::Server;
 use crate::credentials::Credentials;
 use crate::error::{Stage, Trouble};
 use crate::events::Event;
+use crate::mail::Server;
 use crate::shared::Shared;
 use crate::smtp::Session;
 

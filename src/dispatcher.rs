@@ -9,16 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::check;
-use crate::config::{Server, Settings};
+use crate::engine::Settings;
 use crate::events::Event;
 use crate::lane::Lane;
-use crate::platform;
+use crate::mail::{Endpoint, Server, Timestamp};
 use crate::schedule::Patience;
 use crate::shared::{Report, Shared};
-use crate::spool::{Entry, EntryId, Neighbour, Owner, Timestamp};
-use crate::tls::Endpoint;
-use crate::worker;
+use crate::spool::{Entry, EntryId, Neighbour, Owner};
+use crate::{check, platform, worker};
 
 /// The clock is looked at this often, for timers sleep while a laptop does.
 const LONGEST_NAP: Duration = Duration::from_secs(30);

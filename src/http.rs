@@ -14,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::config::{Port, Server, Settings, StreamType};
+use crate::engine::Settings;
 use crate::error::Disposition;
+use crate::mail::{Port, Server, StreamType};
 use crate::smtp::{Transport, connect_to};
 use crate::tls::{Keeper, TlsError};
 

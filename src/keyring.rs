@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{AuthSource, Server, Settings};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
-use crate::credentials::{self, Credentials, Unavailable};
+use crate::credentials::{self, AuthSource, Credentials, Unavailable};
+use crate::engine::Settings;
 use crate::events::{Event, Outbox};
+use crate::mail::Server;
 use crate::questions::Questions;
 use crate::requests::{Account, Answer, Requests, account};
 

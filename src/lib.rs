@@ -6,7 +6,7 @@
 //! compose buffer
 //!   -> module      every function Lisp can call: parse (convert), command, id
 //!   -> engine      the process's one instance, as Emacs's thread sees it
-//!   -> spool       durable store; message, address, config: what is stored
+//!   -> spool       durable store; mail: what is stored (message, address, server, time)
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
@@ -24,10 +24,8 @@
 
 emacs::plugin_is_GPL_compatible!();
 
-pub mod address;
 mod boundary;
 mod check;
-pub mod config;
 mod convert;
 mod copies;
 pub mod credentials;
@@ -41,7 +39,7 @@ mod flights;
 mod http;
 mod keyring;
 mod lane;
-pub mod message;
+pub mod mail;
 mod module;
 mod platform;
 mod questions;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use emacs::{CallEnv, Env, Value, defun};
 use once_cell::sync::OnceCell;
 
-use crate::address::{Path, parse_address_list};
 use crate::boundary::{Failure, boundary};
 use crate::convert;
 use crate::engine::{Engine, EngineError};
+use crate::mail::{Path, parse_address_list};
 use crate::requests::Answer;
 use crate::spool::{EntryId, SpoolError, Wishes};
 

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::config::Server;
 use crate::credentials::Credentials;
+use crate::mail::Server;
 use crate::tls::IdentityFiles;
 
 /// What Lisp answers.

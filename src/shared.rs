@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Server, Settings};
 use crate::copies::Copies;
+use crate::engine::Settings;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::events::{Event, Kind, Outbox};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
+use crate::mail::{Endpoint, Server, Timestamp};
 use crate::requests::Requests;
 use crate::smtp::{Distrust, Reply, Trace};
-use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError, Timestamp};
-use crate::tls::{Endpoint, Keeper, Tls};
+use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
+use crate::tls::{Keeper, Tls};
 use crate::trust::Trust;
 
 /// What sessions tell the dispatcher.

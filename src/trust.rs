@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::config::Server;
 use crate::events::{Event, Outbox};
+use crate::mail::{Endpoint, Server};
 use crate::requests::{Answer, Requests};
-use crate::tls::{Endpoint, Fingerprint, IdentityFiles, Rejected};
+use crate::tls::{Fingerprint, IdentityFiles, Rejected};
 
 /// What is asked: once at a time, whoever wants to know.
 type Question = (Endpoint, Fingerprint);

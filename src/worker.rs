@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use crate::config::{Server, Settings, StreamType};
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
+use crate::engine::Settings;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
 use crate::lane::{Lane, credentials_trouble};
+use crate::mail::{Endpoint, Server, StreamType};
 use crate::shared::Report;
 use crate::smtp::{End, OpenError, Session};
 use crate::spool::Need;
-use crate::tls::{Endpoint, Rejected};
+use crate::tls::Rejected;
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
 pub async fn serve(lane: Rc<Lane>) {

@@ -7,8 +7,9 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::Kind;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::RecipientState::{self, Accepted, Pending, Unconfirmed};
 use server::{Extension, Options, Rule, Server, Stage, Tls};
 use std::time::Duration;

@@ -6,8 +6,9 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, ON_THE_WIRE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::{Need, RecipientState};
 use server::{Extension, Leaf, Options, Rule, Server, Stage, Tls};
 use std::time::Duration;

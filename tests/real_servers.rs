@@ -9,8 +9,9 @@ mod server;
 
 use common::{Client, MESSAGE};
 use postfix::Postfix;
-use rs_smtpmail::config::{Server, Settings, StreamType};
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::Kind;
+use rs_smtpmail::mail::{Server, StreamType};
 
 fn body(message: &[u8]) -> &str {
     let text = std::str::from_utf8(message).unwrap();

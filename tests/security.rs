@@ -8,8 +8,9 @@ mod server;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Port, Settings, StreamType};
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::Kind;
+use rs_smtpmail::mail::{Port, StreamType};
 use rs_smtpmail::spool::Need;
 use server::{Extension, Options, Rule, Server, Stage, Tls};
 
@@ -198,12 +199,12 @@ fn nothing_the_user_gives_breaks_a_command() {
         "",
     ] {
         assert!(
-            rs_smtpmail::address::Path::parse(text, "to").is_err(),
+            rs_smtpmail::mail::Path::parse(text, "to").is_err(),
             "{text:?}"
         );
     }
     for helo in ["me\r\nMAIL FROM:<>", "me there", "", "mé"] {
-        let server = rs_smtpmail::config::Server::new(
+        let server = rs_smtpmail::mail::Server::new(
             "localhost".to_owned(),
             Port::Number(25),
             StreamType::Plain,
@@ -215,7 +216,7 @@ fn nothing_the_user_gives_breaks_a_command() {
     }
     let none = client.engine.send(
         MESSAGE,
-        rs_smtpmail::address::Path::null(),
+        rs_smtpmail::mail::Path::null(),
         Vec::new(),
         target(25, StreamType::Plain),
         Default::default(),

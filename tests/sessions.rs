@@ -6,8 +6,10 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{AuthSource, Settings, StreamType};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::Kind;
+use rs_smtpmail::mail::StreamType;
 use server::{Options, Rule, Server, SocksProxy, Stage, Tls};
 
 /// Settings whose authinfo names `mechanism`, with `secret`.
@@ -225,7 +227,7 @@ fn a_check_tells_each_step_and_sends_nothing() {
     let server = Server::start(Options::new(Tls::StartTls));
     let mut client = Client::for_server(&server);
     let mut to = target(server.port(), StreamType::Starttls);
-    let check = |client: &mut Client, to: &rs_smtpmail::config::Server| {
+    let check = |client: &mut Client, to: &rs_smtpmail::mail::Server| {
         let number = client.engine.check(to.clone()).unwrap();
         let mut steps = Vec::new();
         loop {

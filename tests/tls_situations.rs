@@ -10,8 +10,8 @@ mod server;
 mod tls;
 
 use postfix::Postfix;
-use rs_smtpmail::config::{StreamType, TlsSettings};
-use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin};
+use rs_smtpmail::mail::StreamType;
+use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin, TlsSettings};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server};

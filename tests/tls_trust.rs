@@ -8,8 +8,10 @@ mod server;
 use std::sync::Arc;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{AuthSource, Settings, StreamType};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Need, State};

@@ -7,15 +7,13 @@ use emacs::{FromLisp, Value};
 use zeroize::Zeroizing;
 
 use crate::boundary::Failure;
-use crate::config::{
-    AuthSource, ConfigError, Port, Server, Settings, StreamType, TlsSettings, Unconfirmed,
-};
-use crate::credentials::{Credentials, Grant, Restriction};
-use crate::message::{Part, Raw};
+use crate::credentials::{AuthSource, Credentials, Grant, Restriction};
+use crate::engine::{ConfigError, Settings, Unconfirmed};
+use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};
 use crate::requests::Answer;
 use crate::schedule::Patience;
-use crate::spool::{Dsn, Timestamp, Wishes};
-use crate::tls::{IdentityFiles, Pin};
+use crate::spool::{Dsn, Wishes};
+use crate::tls::{IdentityFiles, Pin, TlsSettings};
 
 /// The elements of a proper Lisp list.
 pub fn elements(list: Value<'_>) -> emacs::Result<Vec<Value<'_>>> {

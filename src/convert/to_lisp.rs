@@ -2,9 +2,9 @@
 
 use emacs::{Env, IntoLisp, Value};
 
-use crate::config::{Port, Server, StreamType};
 use crate::events::{Event, Kind};
-use crate::spool::{Entry, Need, Recipient, RecipientState, State, Timestamp};
+use crate::mail::{Port, Server, StreamType, Timestamp};
+use crate::spool::{Entry, Need, Recipient, RecipientState, State};
 use crate::tls::Rejected;
 
 /// A list of property keyword and value, as it grows.

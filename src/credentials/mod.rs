@@ -30,9 +30,22 @@ mod text;
 pub(crate) mod wiped;
 mod words;
 
+use std::path::PathBuf;
+
 pub use netrc::{Credentials, NetrcError, Query, Restriction};
 pub use oauth2::Grant;
 pub use source::{Ask, SourceError, forget, read_source, search_file};
+
+/// One element of `auth-sources`, in the order they are searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthSource {
+    /// A netrc-format file, plain or `.gpg`, read natively.
+    Netrc(PathBuf),
+    /// The same, but only for some queries.
+    RestrictedNetrc(PathBuf, Restriction),
+    /// Any other backend: Lisp searches this element of its list.
+    Lisp(i64),
+}
 
 /// Why there are no credentials: one readable text, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::Unavailable;
-use crate::config::Settings;
+use crate::engine::Settings;
 use crate::http::{Answer, post_form};
-use crate::spool::Timestamp;
+use crate::mail::Timestamp;
 
 /// A token that ends so soon is not begun with.
 const MARGIN: Duration = Duration::from_secs(60);

@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 use tokio_socks::tcp::Socks5Stream;
 
 use super::wire::Transport;
-use crate::config::{Server, Settings};
+use crate::engine::Settings;
 use crate::error::{Disposition, Stage};
+use crate::mail::Server;
 use crate::spool::Need;
 
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

@@ -9,9 +9,10 @@ use super::capabilities::{Capabilities, Distrust};
 use super::connect::connect;
 use super::reply::Reply;
 use super::wire::{Trace, Wire, WireError};
-use crate::config::{Server, Settings, StreamType};
 use crate::credentials::Credentials;
+use crate::engine::Settings;
 use crate::error::{Disposition, Stage, Trouble};
+use crate::mail::{Server, StreamType};
 use crate::spool::Need;
 use crate::tls::{Channel, Old, Rejected, Tls, TlsError};
 

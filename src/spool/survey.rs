@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Entry, EntryId, RecipientState, Spool, SpoolError, State, Timestamp, failed, id_of};
+use super::{Entry, EntryId, RecipientState, Spool, SpoolError, State, failed, id_of};
+use crate::mail::Timestamp;
 
 const SWEEP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::roots::{Dated, Roots, dated};
-use super::{Endpoint, Fingerprint, IdentityFiles, Policy, Tls, TlsError};
-use crate::config::{Server, Settings};
+use super::{Fingerprint, IdentityFiles, Policy, Tls, TlsError};
+use crate::engine::Settings;
+use crate::mail::{Endpoint, Server};
 
 /// All that a server's TLS depends on.
 #[derive(Clone, PartialEq, Eq)]

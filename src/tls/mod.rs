@@ -12,6 +12,7 @@ mod explain;
 mod hello;
 mod identity;
 mod keeper;
+mod options;
 mod pins;
 mod policy;
 mod priority;
@@ -26,7 +27,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 use tokio_rustls::TlsConnector;
 
-use crate::config::Server;
+use crate::mail::{Endpoint, Server};
 use crate::smtp::Transport;
 
 pub use certificate::{Certificate, Problem, Rejected};
@@ -34,7 +35,8 @@ pub use explain::TlsError;
 pub use hello::Old;
 pub use identity::IdentityFiles;
 pub use keeper::Keeper;
-pub use pins::{Endpoint, Fingerprint, Pin, PinError};
+pub use options::TlsSettings;
+pub use pins::{Fingerprint, Pin, PinError};
 pub use policy::{Policy, PolicyError};
 
 /// Starts TLS on connections to one server; keeps sessions for resumption.

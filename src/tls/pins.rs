@@ -5,37 +5,7 @@ use std::str::FromStr;
 
 use ring::digest;
 
-use crate::config::Server;
-
-/// A server as far as trust goes: host and port, whatever the user is called there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    host: String,
-    port: u16,
-}
-
-impl Endpoint {
-    /// The endpoint of `server`.
-    pub fn of(server: &Server) -> Self {
-        // An unknown service fails long before anybody asks whom to trust.
-        let port = server.port.number().unwrap_or_default();
-        Endpoint::new(&server.host, port)
-    }
-
-    fn new(host: &str, port: u16) -> Self {
-        let host = host.trim_matches(['[', ']']).trim_end_matches('.');
-        Endpoint {
-            host: host.to_lowercase(),
-            port,
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
+use crate::mail::{Endpoint, Port};
 
 /// SHA-256 of a public key (SubjectPublicKeyInfo, DER) or of a whole certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,7 +87,7 @@ impl Pin {
     pub fn parse(endpoint: &str, keys: &[String]) -> Result<Self, PinError> {
         let error = || PinError::Endpoint(endpoint.to_owned());
         let (host, port) = endpoint.rsplit_once(':').ok_or_else(error)?;
-        let port = crate::config::Port::parse(port)
+        let port = Port::parse(port)
             .and_then(|port| port.number())
             .map_err(|_| error())?;
         if host.is_empty() {

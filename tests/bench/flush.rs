@@ -11,11 +11,10 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::address::Path;
-use rs_smtpmail::config::{AuthSource, Port, Server, Settings, StreamType};
-use rs_smtpmail::engine::Engine;
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::message::Raw;
+use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 

@@ -6,10 +6,9 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::address::Path;
-use rs_smtpmail::config::{Port, Server, Settings, StreamType};
-use rs_smtpmail::engine::Engine;
+use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::mail::{Path, Port, Server, StreamType};
 use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
@@ -200,7 +199,7 @@ pub fn settings_for(server: &server::Server) -> Settings {
     std::fs::write(&authinfo, line).unwrap();
     Settings {
         trust_files: vec![server.ca_file()],
-        auth_sources: vec![rs_smtpmail::config::AuthSource::Netrc(authinfo)],
+        auth_sources: vec![rs_smtpmail::credentials::AuthSource::Netrc(authinfo)],
         ..Settings::default()
     }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::config::{AuthSource, Server, Settings, StreamType};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::{Server, StreamType};
 
 use crate::{common, server};
 

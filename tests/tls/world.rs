@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rs_smtpmail::config::{Settings, StreamType};
+use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::tls::IdentityFiles;
 
 use super::{Authority, Kind, Leaf, stunnel};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use mail_parser::DateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::spool::Timestamp;
+use crate::mail::Timestamp;
 
 /// So much is made canonical at a time: it should fit into the processor's cache.
 const CHUNK: usize = 128 * 1024;

@@ -1,16 +1,10 @@
-//! Where a message goes and how: a [`Server`] is stored with its message, so that a
-//! later change of options never reroutes accepted mail; [`Settings`] are the
-//! process's and may change between messages.
+//! Where a message goes: a [`Server`] is stored with its message, so that a later change
+//! of options never reroutes accepted mail.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fmt;
 
 use lettre::transport::smtp::extension::ClientId;
 use serde::{Deserialize, Serialize};
-
-use crate::credentials::Restriction;
-use crate::schedule::Patience;
-use crate::tls::{Pin, PinError};
 
 /// A submission server and how to speak to it. Two messages with equal servers can
 /// share a session.
@@ -64,7 +58,7 @@ pub enum StreamType {
 
 /// A server description that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub enum ServerError {
     /// `:host` is empty or holds a character no host name has.
     #[error("server host {0:?} is not a host name or address")]
     Host(String),
@@ -74,26 +68,6 @@ pub enum ConfigError {
     /// `:helo` can't be given with EHLO.
     #[error("EHLO name {0:?} is not a host name or address literal; see smtpmail-local-domain")]
     Helo(String),
-    /// `:stream-type` is none of those smtpmail knows.
-    #[error("stream type {0:?} is none of nil, starttls, ssl, tls and plain")]
-    StreamType(String),
-    /// `:protocol` is neither.
-    #[error("protocol {0:?} is neither smtp nor lmtp")]
-    Protocol(String),
-    /// `:dsn` holds something that RFC 3461 does not know.
-    #[error(
-        "{0:?} is no DSN option: :ret is full or hdrs, :notify has success, failure, delay or never"
-    )]
-    Dsn(String),
-    /// A pinned key that is none.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// The list of recipients is empty.
-    #[error("no recipients")]
-    NoRecipients,
-    /// The message is empty.
-    #[error("the message is empty")]
-    EmptyMessage,
 }
 
 impl Server {
@@ -105,13 +79,13 @@ impl Server {
         user: Option<String>,
         helo: String,
         require_auth: bool,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, ServerError> {
         let forbidden = |c: char| c.is_control() || c.is_whitespace();
         if host.is_empty() || host.contains(forbidden) {
-            return Err(ConfigError::Host(host));
+            return Err(ServerError::Host(host));
         }
         if helo.is_empty() || !helo.is_ascii() || helo.contains(forbidden) {
-            return Err(ConfigError::Helo(helo));
+            return Err(ServerError::Helo(helo));
         }
         Ok(Server {
             host,
@@ -145,8 +119,8 @@ impl Server {
 
 impl Port {
     /// A port from the text or number of `smtpmail-smtp-service`.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let error = || ConfigError::Port(text.to_owned());
+    pub fn parse(text: &str) -> Result<Self, ServerError> {
+        let error = || ServerError::Port(text.to_owned());
         if text.bytes().all(|digit| digit.is_ascii_digit()) {
             return match text.parse() {
                 Ok(number) if number > 0 => Ok(Port::Number(number)),
@@ -160,7 +134,7 @@ impl Port {
     }
 
     /// The number: a known mail service's, or else the system's service database.
-    pub fn number(&self) -> Result<u16, ConfigError> {
+    pub fn number(&self) -> Result<u16, ServerError> {
         let name = match self {
             Port::Number(number) => return Ok(*number),
             Port::Service(name) => name.as_str(),
@@ -173,7 +147,7 @@ impl Port {
             _ => std::fs::read_to_string("/etc/services")
                 .ok()
                 .and_then(|services| service_port(&services, name))
-                .ok_or_else(|| ConfigError::Port(name.to_owned())),
+                .ok_or_else(|| ServerError::Port(name.to_owned())),
         }
     }
 }
@@ -190,8 +164,8 @@ fn service_port(services: &str, name: &str) -> Option<u16> {
     })
 }
 
-impl std::fmt::Display for Port {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Port::Number(number) => number.fmt(f),
             Port::Service(name) => f.write_str(name),
@@ -199,94 +173,34 @@ impl std::fmt::Display for Port {
     }
 }
 
-/// One element of `auth-sources`, in the order they are searched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthSource {
-    /// A netrc-format file, plain or `.gpg`, read natively.
-    Netrc(PathBuf),
-    /// The same, but only for some queries.
-    RestrictedNetrc(PathBuf, Restriction),
-    /// Any other backend: Lisp searches this element of its list.
-    Lisp(i64),
+/// A server as far as trust goes: host and port, whatever the user is called there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
 }
 
-/// What to do with a message whose line was cut between its last byte and the reply
-/// (`rs-smtpmail-unconfirmed`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unconfirmed {
-    /// Leave it to the user.
-    #[default]
-    Ask,
-    /// Send it again, at the risk of a second copy.
-    Retry,
-}
+impl Endpoint {
+    /// The endpoint of `server`.
+    pub fn of(server: &Server) -> Self {
+        // An unknown service fails long before anybody asks whom to trust.
+        let port = server.port.number().unwrap_or_default();
+        Endpoint::new(&server.host, port)
+    }
 
-/// What of TLS the user can set, beside whom to trust.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Revocation lists, PEM or DER (`gnutls-crlfiles`).
-    pub crl_files: Vec<PathBuf>,
-    /// A GnuTLS priority string (`gnutls-algorithm-priority`).
-    pub priority: Option<String>,
-    /// The keys of servers (`rs-smtpmail-tls-pins`).
-    pub pins: Vec<Pin>,
-}
-
-/// Process-wide settings, read anew from Lisp with each command that sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Where credentials are looked up.
-    pub auth_sources: Vec<AuthSource>,
-    /// Whether Lisp has an OAuth 2 token before these are searched
-    /// (`rs-smtpmail-oauth2-token-function`, `rs-smtpmail-oauth2-token-command`).
-    pub lisp_has_tokens: bool,
-    /// PEM files trusted beside the platform's roots (`gnutls-trustfiles`).
-    pub trust_files: Vec<PathBuf>,
-    /// What else the user says of TLS.
-    pub tls: TlsSettings,
-    /// Hosts to which credentials may go in clear (`rs-smtpmail-allow-cleartext-auth`).
-    pub cleartext_auth_hosts: Vec<String>,
-    /// Sessions to one server at a time (`rs-smtpmail-max-connections`).
-    pub max_connections: usize,
-    /// How long a session is kept for the next message.
-    pub idle_timeout: Duration,
-    /// A SOCKS5 proxy, `host:port` (`rs-smtpmail-proxy`).
-    pub proxy: Option<String>,
-    /// Whether the dialogue is shown (`smtpmail-debug-info`).
-    pub trace: bool,
-    /// For a connection to come about, over all addresses of the host.
-    pub connect_timeout: Duration,
-    /// For a reply; the stages' ceilings of RFC 5321 section 4.5.3.2 hold as well.
-    pub reply_timeout: Duration,
-    /// Whether gpg asks for passphrases through Lisp (`epg-pinentry-mode`).
-    pub loopback_pinentry: bool,
-    /// See [`Unconfirmed`].
-    pub unconfirmed: Unconfirmed,
-    /// When to try again after transient trouble.
-    pub patience: Patience,
-    /// Mechanisms allowed, in order (`smtpmail-auth-supported`); `None` for all.
-    pub auth_mechanisms: Option<Vec<String>>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            auth_sources: Vec::new(),
-            lisp_has_tokens: false,
-            trust_files: Vec::new(),
-            tls: TlsSettings::default(),
-            cleartext_auth_hosts: Vec::new(),
-            max_connections: 2,
-            idle_timeout: Duration::from_secs(5),
-            proxy: None,
-            trace: false,
-            connect_timeout: Duration::from_secs(30),
-            reply_timeout: Duration::from_secs(300),
-            loopback_pinentry: false,
-            unconfirmed: Unconfirmed::Ask,
-            patience: Patience::default(),
-            auth_mechanisms: None,
+    /// The endpoint at `port` of `host`.
+    pub fn new(host: &str, port: u16) -> Self {
+        let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+        Endpoint {
+            host: host.to_lowercase(),
+            port,
         }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
