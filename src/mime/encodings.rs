@@ -3,7 +3,8 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use quoted_printable::{InputMode, Options};
 
-use super::{LONGEST_LINE, lines, without_end};
+use super::allowed::LONGEST_LINE;
+use super::lines::{lines, without_end};
 
 /// Octets encoded at a time, which bounds the memory for them.
 const BLOCK: usize = 32 * 1024;

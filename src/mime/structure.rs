@@ -4,13 +4,27 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::content::Form;
-use super::error::{Cause, Trouble};
+use super::allowed::Allowed;
+use super::encodings::Form;
+use super::error::{Cause, DowngradeError, Trouble};
 use super::header::{Encoding, Header, Wanted};
-use super::{Allowed, DowngradeError, Edit, New, line_end, without_end};
+use super::lines::{line_end, without_end};
 
 /// Parts within parts that are looked into.
 const DEEPEST: usize = 64;
+
+/// A place of the message and what it becomes.
+pub(super) struct Edit {
+    pub(super) place: Range<usize>,
+    pub(super) new: New,
+}
+
+pub(super) enum New {
+    /// Header fields.
+    Header(Vec<u8>),
+    /// The same content in another form.
+    Content(Form),
+}
 
 /// The changes that make `message` legal, in no order.
 pub(super) fn edits(message: &[u8], allowed: Allowed) -> Result<Vec<Edit>, DowngradeError> {

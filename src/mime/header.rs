@@ -4,10 +4,10 @@
 use mail_parser::parsers::MessageStream;
 use mail_parser::{ContentType, HeaderValue};
 
-use super::Allowed;
+use super::allowed::Allowed;
+use super::encoded_words::legal_field;
 use super::error::{Cause, Trouble};
-use super::words::legal_field;
-use super::{line_end, without_end};
+use super::field::{fields, split, unfolded};
 
 /// The fields of a part's header, without the empty line after them.
 pub(super) struct Header<'a> {
@@ -193,38 +193,4 @@ fn encoding_field(encoding: &str) -> String {
 fn boundary(content_type: &ContentType<'_>) -> Option<Vec<u8>> {
     let boundary = content_type.attribute("boundary")?.trim_ascii_end();
     (!boundary.is_empty() && boundary.is_ascii()).then(|| boundary.as_bytes().to_vec())
-}
-
-/// The fields of a header, each with its continuation lines.
-fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = header;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut end = line_end(rest);
-        while let Some(b' ' | b'\t') = rest.get(end) {
-            end += line_end(&rest[end..]);
-        }
-        let (field, others) = rest.split_at(end);
-        rest = others;
-        Some(field)
-    })
-}
-
-/// Name and value of a field, the value with its line ends; `None` if it is no field.
-pub(super) fn split(field: &[u8]) -> Option<(&str, &[u8])> {
-    let colon = memchr::memchr(b':', field)?;
-    // Space before the colon is obsolete, but allowed (RFC 5322 section 4.5).
-    let name = std::str::from_utf8(field[..colon].trim_ascii_end()).ok()?;
-    let is_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic());
-    is_name.then(|| (name, &field[colon + 1..]))
-}
-
-/// A field's value on one line.
-pub(super) fn unfolded(value: &[u8]) -> Vec<u8> {
-    super::lines(value)
-        .map(without_end)
-        .collect::<Vec<_>>()
-        .concat()
 }

@@ -4,11 +4,14 @@
 
 mod generated;
 
+use std::borrow::Cow;
+
 use eml_codec::mime::mechanism::Mechanism;
 use eml_codec::part::MimeBody;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 
+use super::error::Cause;
 use super::*;
 
 const SEVEN_BIT: Allowed = Allowed {

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-use super::header::{split, unfolded};
-use super::{Allowed, LONGEST_LINE, lines, without_end};
+use super::allowed::{Allowed, LONGEST_LINE};
+use super::field::{split, unfolded};
+use super::lines::{lines, without_end};
 
 /// Letters of a line with encoded words (RFC 2047 section 2).
 const FOLDED_LINE: usize = 76;
