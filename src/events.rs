@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
+use crate::net::tls::Rejected;
 use crate::spool::{Entry, EntryId, Need};
-use crate::tls::Rejected;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
-//!   -> smtp, tls   the session: one outcome per recipient (error: what becomes of it)
+//!   -> smtp        the session: one outcome per recipient (error: what becomes of it)
+//!   -> net         connecting, TLS, HTTP
 //!   -> trust       certificates that the user must judge
 //!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp;
-//!                  OAuth 2 tokens (http: the request for one)
+//!                  OAuth 2 tokens
 //!   -> desk        settles: first the disk,
 //!   -> events      then the user: outbox, wake byte
 //! ```
@@ -35,12 +36,12 @@ pub mod engine;
 pub mod error;
 pub mod events;
 mod flights;
-mod http;
 mod keyring;
 mod lane;
 pub mod mail;
 pub mod mime;
 mod module;
+pub mod net;
 mod platform;
 mod questions;
 pub mod requests;
@@ -48,6 +49,5 @@ pub mod schedule;
 mod shared;
 pub mod smtp;
 pub mod spool;
-pub mod tls;
 mod trust;
 mod worker;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
 use crate::mail::Server;
-use crate::tls::IdentityFiles;
+use crate::net::tls::IdentityFiles;
 
 /// What Lisp answers.
 #[derive(Debug)]

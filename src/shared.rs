@@ -13,10 +13,10 @@ use crate::events::{Event, Kind, Outbox};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
 use crate::mail::{Endpoint, Server, Timestamp};
+use crate::net::tls::{Connectors, Tls};
 use crate::requests::Requests;
 use crate::smtp::{Distrust, Reply, Trace};
 use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
-use crate::tls::{Keeper, Tls};
 use crate::trust::Trust;
 
 /// What sessions tell the dispatcher.
@@ -47,7 +47,7 @@ pub struct Shared {
     /// Who is asked about certificates.
     pub trust: Trust,
     /// What is known of servers' TLS.
-    pub tls: Keeper,
+    pub tls: Connectors,
     /// The latest settings.
     pub settings: RefCell<Arc<Settings>>,
     /// Reports to the dispatcher.
@@ -82,7 +82,7 @@ impl Shared {
             outbox,
             flights,
             copies,
-            tls: Keeper::default(),
+            tls: Connectors::default(),
             settings: RefCell::new(Arc::new(settings)),
             reports,
             manners: RefCell::default(),
@@ -121,7 +121,7 @@ impl Shared {
     /// TLS as the settings are now; kept, so that sessions can be resumed.
     pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
         let settings = Arc::clone(&self.settings.borrow());
-        let (mut tls, warning) = self.tls.tls_for(server, &settings).map_err(|error| {
+        let (mut tls, warning) = self.tls.tls_for(server, &settings.tls).map_err(|error| {
             // It may be our certificate that can't be read: another may be named by then.
             self.tls.forget_identity(&Endpoint::of(server));
             tls_trouble(server, error.to_string())

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::events::{Event, Outbox};
 use crate::mail::{Endpoint, Server};
+use crate::net::tls::{Fingerprint, IdentityFiles, Rejected};
 use crate::requests::{Answer, Requests};
-use crate::tls::{Fingerprint, IdentityFiles, Rejected};
 
 /// What is asked: once at a time, whoever wants to know.
 type Question = (Endpoint, Fingerprint);

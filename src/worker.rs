@@ -12,10 +12,10 @@ use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
 use crate::lane::{Lane, credentials_trouble};
 use crate::mail::{Endpoint, Server, StreamType};
+use crate::net::tls::Rejected;
 use crate::shared::Report;
 use crate::smtp::{End, OpenError, Session};
 use crate::spool::Need;
-use crate::tls::Rejected;
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
 pub async fn serve(lane: Rc<Lane>) {

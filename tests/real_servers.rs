@@ -60,10 +60,8 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
         deliver(settings, &starttls, mechanism);
     }
 
-    let settings = Settings {
-        trust_files: Vec::new(),
-        ..postfix.settings()
-    };
+    let mut settings = postfix.settings();
+    settings.tls.trust_files.clear();
     let mut client = Client::new(settings);
     let seen = client.try_to_send(&starttls, &["user@example.org"], MESSAGE);
     assert!(seen.error.contains("gnutls-trustfiles"), "{}", seen.error);

@@ -11,7 +11,7 @@ mod tls;
 
 use postfix::Postfix;
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin, TlsSettings};
+use rs_smtpmail::net::tls::{Certificate, IdentityFiles, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server};
@@ -194,6 +194,7 @@ fn who_vouches_for_it(world: &World) {
 
     let mut user = world.trusting();
     user.settings
+        .tls
         .trust_files
         .push(self_signed.certificate.clone());
     let seen = world.meet("SelfSigned, in gnutls-trustfiles", &self_signed, "", user);
@@ -294,10 +295,7 @@ fn what_is_pinned(world: &World) {
         let mut settings = world.settings();
         move |port: u16| {
             let endpoint = format!("127.0.0.1:{port}");
-            settings.tls = TlsSettings {
-                pins: vec![Pin::parse(&endpoint, &[key]).unwrap()],
-                ..TlsSettings::default()
-            };
+            settings.tls.pins = vec![Pin::parse(&endpoint, &[key]).unwrap()];
             User {
                 settings,
                 trusts,

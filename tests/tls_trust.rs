@@ -294,7 +294,7 @@ fn a_server_that_merely_asks_for_a_certificate_gets_mail_without() {
     assert_eq!(server.connections().len(), 1);
 
     let (certificate, key) = server.authority().client_identity("user");
-    let files = rs_smtpmail::tls::IdentityFiles {
+    let files = rs_smtpmail::net::tls::IdentityFiles {
         key: server.directory().join("client.key"),
         certificate: server.directory().join("client.pem"),
     };

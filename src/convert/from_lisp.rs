@@ -10,10 +10,10 @@ use crate::boundary::Failure;
 use crate::credentials::{AuthSource, Credentials, Grant, Restriction};
 use crate::engine::{ConfigError, Settings, Unconfirmed};
 use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};
+use crate::net::tls::{IdentityFiles, Pin, TlsOptions};
 use crate::requests::Answer;
 use crate::schedule::Patience;
 use crate::spool::{Dsn, Wishes};
-use crate::tls::{IdentityFiles, Pin, TlsSettings};
 
 /// The elements of a proper Lisp list.
 pub fn elements(list: Value<'_>) -> emacs::Result<Vec<Value<'_>>> {
@@ -203,7 +203,8 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
             pins.push(Pin::parse(&endpoint, &keys).map_err(ConfigError::from)?);
         }
     }
-    let tls = TlsSettings {
+    let tls = TlsOptions {
+        trust_files: paths(":trust-files")?,
         crl_files: paths(":crl-files")?,
         priority: get(plist, ":tls-priority")?,
         pins,
@@ -212,7 +213,6 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
     Ok(Settings {
         auth_sources,
         lisp_has_tokens: get::<Value<'_>>(plist, ":oauth2-tokens")?.is_some(),
-        trust_files: paths(":trust-files")?,
         tls,
         cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
         proxy: get(plist, ":proxy")?,

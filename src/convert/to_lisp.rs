@@ -4,8 +4,8 @@ use emacs::{Env, IntoLisp, Value};
 
 use crate::events::{Event, Kind};
 use crate::mail::{Port, Server, StreamType, Timestamp};
+use crate::net::tls::Rejected;
 use crate::spool::{Entry, Need, Recipient, RecipientState, State};
-use crate::tls::Rejected;
 
 /// A list of property keyword and value, as it grows.
 struct Plist<'e> {

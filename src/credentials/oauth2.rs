@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::Unavailable;
 use crate::engine::Settings;
-use crate::http::{Answer, post_form};
 use crate::mail::Timestamp;
+use crate::net::{Answer, post_form};
 
 /// A token that ends so soon is not begun with.
 const MARGIN: Duration = Duration::from_secs(60);

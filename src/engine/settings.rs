@@ -1,13 +1,12 @@
 //! The process's settings: each wing's options, and those of sending itself. They may
 //! change between messages.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::credentials::AuthSource;
 use crate::mail::ServerError;
+use crate::net::tls::{PinError, TlsOptions};
 use crate::schedule::Patience;
-use crate::tls::{PinError, TlsSettings};
 
 /// Process-wide settings, read anew from Lisp with each command that sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +16,8 @@ pub struct Settings {
     /// Whether Lisp has an OAuth 2 token before these are searched
     /// (`rs-smtpmail-oauth2-token-function`, `rs-smtpmail-oauth2-token-command`).
     pub lisp_has_tokens: bool,
-    /// PEM files trusted beside the platform's roots (`gnutls-trustfiles`).
-    pub trust_files: Vec<PathBuf>,
-    /// What else the user says of TLS.
-    pub tls: TlsSettings,
+    /// What the user says of TLS.
+    pub tls: TlsOptions,
     /// Hosts to which credentials may go in clear (`rs-smtpmail-allow-cleartext-auth`).
     pub cleartext_auth_hosts: Vec<String>,
     /// Sessions to one server at a time (`rs-smtpmail-max-connections`).
@@ -50,8 +47,7 @@ impl Default for Settings {
         Settings {
             auth_sources: Vec::new(),
             lisp_has_tokens: false,
-            trust_files: Vec::new(),
-            tls: TlsSettings::default(),
+            tls: TlsOptions::default(),
             cleartext_auth_hosts: Vec::new(),
             max_connections: 2,
             idle_timeout: Duration::from_secs(5),

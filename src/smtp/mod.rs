@@ -8,7 +8,6 @@ mod answers;
 mod auth;
 mod body;
 mod capabilities;
-mod connect;
 mod content;
 mod outcome;
 mod reply;
@@ -19,9 +18,8 @@ mod wire;
 
 pub use body::Body;
 pub use capabilities::Distrust;
-pub(crate) use connect::connect_to;
 pub use outcome::{Outcome, Verdict};
 pub use reply::{Reply, ReplyError, ReplyReader};
 pub use session::{Observer, OpenError, Session};
 pub use transfer::{Desk, End, Job};
-pub use wire::{Trace, Transport};
+pub use wire::Trace;

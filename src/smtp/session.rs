@@ -6,15 +6,15 @@ use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
 use super::auth::{self, AuthError};
 use super::capabilities::{Capabilities, Distrust};
-use super::connect::connect;
 use super::reply::Reply;
 use super::wire::{Trace, Wire, WireError};
 use crate::credentials::Credentials;
 use crate::engine::Settings;
 use crate::error::{Disposition, Stage, Trouble};
 use crate::mail::{Server, StreamType};
+use crate::net::connect;
+use crate::net::tls::{Channel, Old, Rejected, Tls, TlsError};
 use crate::spool::Need;
-use crate::tls::{Channel, Old, Rejected, Tls, TlsError};
 
 /// An open session with a greeted server.
 pub struct Session {

@@ -15,6 +15,7 @@ use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType};
+use rs_smtpmail::net::tls::TlsOptions;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 
@@ -63,7 +64,10 @@ fn main() {
     .unwrap();
     let settings = Settings {
         max_connections: 1,
-        trust_files: certificate.iter().cloned().collect(),
+        tls: TlsOptions {
+            trust_files: certificate.iter().cloned().collect(),
+            ..TlsOptions::default()
+        },
         auth_sources: certificate
             .map(|_| AuthSource::Netrc(authinfo))
             .into_iter()

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::{Path, Port, Server, StreamType};
+use rs_smtpmail::net::tls::{IdentityFiles, Rejected, TlsOptions};
 use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
-use rs_smtpmail::tls::{IdentityFiles, Rejected};
 use tempfile::TempDir;
 
 use crate::server;
@@ -198,7 +198,10 @@ pub fn settings_for(server: &server::Server) -> Settings {
                 machine 127.0.0.1 login user password \"pass word\"\n";
     std::fs::write(&authinfo, line).unwrap();
     Settings {
-        trust_files: vec![server.ca_file()],
+        tls: TlsOptions {
+            trust_files: vec![server.ca_file()],
+            ..TlsOptions::default()
+        },
         auth_sources: vec![rs_smtpmail::credentials::AuthSource::Netrc(authinfo)],
         ..Settings::default()
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::Settings;
 use rs_smtpmail::mail::{Server, StreamType};
+use rs_smtpmail::net::tls::TlsOptions;
 
 use crate::{common, server};
 
@@ -67,7 +68,10 @@ impl Postfix {
         let line = format!("machine localhost login {user} password \"{password}\"\n");
         std::fs::write(&authinfo, line).unwrap();
         Settings {
-            trust_files: vec![PathBuf::from(self.fact("CA_FILE"))],
+            tls: TlsOptions {
+                trust_files: vec![PathBuf::from(self.fact("CA_FILE"))],
+                ..TlsOptions::default()
+            },
             auth_sources: vec![AuthSource::Netrc(authinfo)],
             ..Settings::default()
         }

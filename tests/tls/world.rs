@@ -5,7 +5,7 @@ use std::path::Path;
 use rs_smtpmail::engine::Settings;
 use rs_smtpmail::events;
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::tls::IdentityFiles;
+use rs_smtpmail::net::tls::{IdentityFiles, TlsOptions};
 
 use super::{Authority, Kind, Leaf, stunnel};
 use crate::common::{Client, MESSAGE, target};
@@ -64,7 +64,10 @@ impl World {
     /// Trusts the root.
     pub fn settings(&self) -> Settings {
         Settings {
-            trust_files: vec![self.root.file(self.path())],
+            tls: TlsOptions {
+                trust_files: vec![self.root.file(self.path())],
+                ..TlsOptions::default()
+            },
             ..Settings::default()
         }
     }

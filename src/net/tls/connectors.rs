@@ -5,9 +5,13 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::connector::Tls;
+use super::error::TlsError;
+use super::identity::IdentityFiles;
+use super::options::TlsOptions;
+use super::pins::Fingerprint;
+use super::policy::Policy;
 use super::roots::{Dated, Roots, dated};
-use super::{Fingerprint, IdentityFiles, Policy, Tls, TlsError};
-use crate::engine::Settings;
 use crate::mail::{Endpoint, Server};
 
 /// All that a server's TLS depends on.
@@ -26,7 +30,7 @@ type RootFiles = (Dated, Dated);
 
 /// What is known of servers' TLS in this process.
 #[derive(Default)]
-pub struct Keeper {
+pub struct Connectors {
     /// The last ones, and the files they were read from.
     roots: RefCell<Option<(RootFiles, Arc<Roots>)>>,
     kept: RefCell<HashMap<Endpoint, (Basis, Tls)>>,
@@ -38,15 +42,15 @@ pub struct Keeper {
     warned: RefCell<HashSet<String>>,
 }
 
-impl Keeper {
-    /// TLS for `server` as the settings are now, and a warning that is new.
+impl Connectors {
+    /// TLS for `server` as the options are now, and a warning that is new.
     pub fn tls_for(
         &self,
         server: &Server,
-        settings: &Settings,
+        options: &TlsOptions,
     ) -> Result<(Tls, Option<String>), TlsError> {
         let endpoint = Endpoint::of(server);
-        let policy = Policy::of(settings.tls.priority.as_deref())
+        let policy = Policy::of(options.priority.as_deref())
             .map_err(|error| TlsError::Settings(error.to_string()))?;
         let warning = policy
             .warning()
@@ -58,13 +62,13 @@ impl Keeper {
             .collect();
         let crl_files: &[_] = match policy.without_crls {
             true => &[],
-            false => &settings.tls.crl_files,
+            false => &options.crl_files,
         };
         let basis = Basis {
-            trust_files: dated(&settings.trust_files),
+            trust_files: dated(&options.trust_files),
             crl_files: dated(crl_files),
-            priority: settings.tls.priority.clone(),
-            pinned: self.pinned(&endpoint, settings),
+            priority: options.priority.clone(),
+            pinned: self.pinned(&endpoint, options),
             identity,
             identity_dates: dated(&identity_files),
         };
@@ -96,9 +100,9 @@ impl Keeper {
         Ok(roots)
     }
 
-    fn pinned(&self, endpoint: &Endpoint, settings: &Settings) -> Vec<Fingerprint> {
+    fn pinned(&self, endpoint: &Endpoint, options: &TlsOptions) -> Vec<Fingerprint> {
         let trusted = self.trusted.borrow();
-        let pins = settings.tls.pins.iter();
+        let pins = options.pins.iter();
         pins.filter(|pin| pin.endpoint == *endpoint)
             .flat_map(|pin| &pin.keys)
             .chain(trusted.get(endpoint).into_iter().flatten())

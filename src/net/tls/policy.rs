@@ -16,8 +16,8 @@ use rustls::{
      1.3 with ECDHE, AES-GCM and CHACHA20-POLY1305"
 )]
 pub struct PolicyError {
-    priority: String,
-    lacking: &'static str,
+    pub(super) priority: String,
+    pub(super) lacking: &'static str,
 }
 
 /// What of the provider is used.
@@ -32,7 +32,7 @@ pub struct Policy {
     pub(super) without_crls: bool,
     /// What of the priority string can't be obeyed.
     pub(super) warnings: Vec<String>,
-    priority: Option<String>,
+    pub(super) priority: Option<String>,
 }
 
 impl Default for Policy {
@@ -64,19 +64,6 @@ pub(super) enum Part {
 }
 
 impl Policy {
-    /// The policy of `gnutls-algorithm-priority`.
-    pub fn of(priority: Option<&str>) -> Result<Self, PolicyError> {
-        let Some(text) = priority else {
-            return Ok(Policy::default());
-        };
-        let mut policy = super::priority::parse(text).map_err(|error| PolicyError {
-            priority: text.to_owned(),
-            ..error
-        })?;
-        policy.priority = Some(text.to_owned());
-        Ok(policy)
-    }
-
     /// One sentence on what can't be obeyed, if there is anything.
     pub fn warning(&self) -> Option<String> {
         let priority = self.priority.as_deref().unwrap_or_default();
@@ -236,141 +223,5 @@ fn gnutls_suite(suite: SupportedCipherSuite) -> (Option<&'static str>, &'static 
         Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => (RSA, "AES-128-GCM"),
         Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => (RSA, "CHACHA20-POLY1305"),
         _ => (None, ""),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn policy(text: &str) -> Policy {
-        Policy::of(Some(text)).unwrap()
-    }
-
-    fn lacking(text: &str) -> &'static str {
-        Policy::of(Some(text)).unwrap_err().lacking
-    }
-
-    #[test]
-    fn keywords_alone_are_obeyed_silently() {
-        for text in [
-            "NORMAL",
-            "normal:-dhe-rsa",
-            "PFS",
-            "PERFORMANCE",
-            "SECURE128",
-            "SUITEB128",
-            "NORMAL:%COMPAT:%DUMBFW",
-            "NORMAL:+RSA:+DHE-RSA:-VERS-SSL3.0:+CTYPE-OPENPGP:-COMP-ALL",
-            "NORMAL:-VERS-TLS-ALL:+VERS-TLS1.2:+VERS-TLS1.3",
-            "NONE:+VERS-TLS-ALL:+KX-ALL:+CIPHER-ALL:+MAC-ALL:+SIGN-ALL:+GROUP-ALL",
-        ] {
-            assert_eq!(policy(text).warning(), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_can_not_be_obeyed_is_named() {
-        for (text, words) in [
-            ("NORMAL:+VERS-SSL3.0", "+VERS-SSL3.0 (not supported here)"),
-            ("NORMAL:+3DES-CBC", "+3DES-CBC (not supported here)"),
-            ("PFS:+RSA", "+RSA (not supported here)"),
-            ("NORMAL:+ANON-DH", "+ANON-DH (not supported here)"),
-            ("NORMAL:%PROFILE_ULTRA", "%PROFILE_ULTRA (profiles"),
-            ("NORMAL:%VERIFY_ALLOW_SIGN_WITH_SHA1", "you can pin one"),
-            (
-                "NORMAL:%FROBNICATE:+FOO:-BAR",
-                "%FROBNICATE (unknown), +FOO (unknown), -BAR (unknown)",
-            ),
-            ("LEGACY", "LEGACY (taken for NORMAL)"),
-            ("@SYSTEM", "taken for NORMAL"),
-            ("SECURE192", "RSA keys from 2048 bits"),
-        ] {
-            let warning = policy(text).warning().unwrap();
-            assert!(warning.contains(words), "{text}: {warning}");
-            assert!(warning.starts_with(&format!("gnutls-algorithm-priority {text:?} ")));
-        }
-    }
-
-    #[test]
-    fn a_string_that_leaves_nothing_says_what_is_missing() {
-        for (text, what) in [
-            ("NONE", "TLS version"),
-            ("-DHE-RSA", "TLS version"),
-            ("NORMAL:-VERS-ALL:+VERS-TLS1.0", "TLS version"),
-            ("NORMAL:-CIPHER-ALL:+AES-256-CBC", "cipher suite"),
-            ("NORMAL:-VERS-TLS1.3:-KX-ALL:+RSA", "cipher suite"),
-            (
-                "NORMAL:-GROUP-ALL:+GROUP-FFDHE2048",
-                "group for key exchange",
-            ),
-            ("NORMAL:-SIGN-ALL:+SIGN-RSA-SHA1", "signature algorithm"),
-            ("NORMAL:-MAC-ALL:+SHA1", "authenticated encryption (AEAD)"),
-        ] {
-            assert_eq!(lacking(text), what, "{text}");
-        }
-    }
-
-    #[test]
-    fn options_that_mean_something_are_obeyed() {
-        assert!(policy("NORMAL:%NO_TICKETS").without_resumption);
-        assert!(policy("NORMAL:%VERIFY_DISABLE_CRL_CHECKS").without_crls);
-    }
-
-    /// What gnutls-cli makes of the string, of the suites that the provider has.
-    fn of_gnutls(text: &str) -> Option<Vec<[u8; 2]>> {
-        let output = std::process::Command::new("gnutls-cli")
-            .args(["--list", "--priority", text])
-            .output()
-            .ok()?;
-        let all = Policy::default().provider.cipher_suites;
-        let ours: Vec<[u8; 2]> = all.iter().map(|one| number(*one)).collect();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let suites = text.lines().filter_map(|line| {
-            let (_, numbers) = line.split_once("0x")?;
-            let mut numbers = numbers.split([',', '\t']).filter_map(|number| {
-                u8::from_str_radix(number.trim().trim_start_matches("0x"), 16).ok()
-            });
-            Some([numbers.next()?, numbers.next()?])
-        });
-        Some(suites.filter(|suite| ours.contains(suite)).collect())
-    }
-
-    fn number(suite: SupportedCipherSuite) -> [u8; 2] {
-        u16::from(suite.suite()).to_be_bytes()
-    }
-
-    #[test]
-    fn suites_and_their_order_are_those_of_gnutls() {
-        for text in [
-            "NORMAL",
-            "PFS",
-            "PERFORMANCE",
-            "SECURE128",
-            "SECURE192",
-            "SECURE256",
-            "SUITEB128",
-            "SUITEB192",
-            "NORMAL:-VERS-TLS1.3",
-            "NORMAL:-VERS-ALL:+VERS-TLS1.3",
-            "NORMAL:-ECDHE-RSA",
-            "NORMAL:!AES-256-GCM:-CHACHA20-POLY1305",
-            "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+AES-128-GCM",
-            "NORMAL:-AES-128-GCM:+AES-128-GCM",
-            "NORMAL:-KX-ALL:+ECDHE-RSA:+ECDHE-ECDSA",
-            "PERFORMANCE:-VERS-ALL:+VERS-TLS1.2:%COMPAT",
-            "SECURE256:+SECURE128",
-            "NONE:+VERS-TLS1.2:+AES-128-GCM:+AES-256-GCM:+ECDHE-RSA:+AEAD:+SIGN-ALL:+GROUP-ALL",
-        ] {
-            let Some(expected) = of_gnutls(text) else {
-                assert!(std::env::var_os("CI").is_none(), "gnutls-cli is missing");
-                return eprintln!("not run: gnutls-cli is missing");
-            };
-            let policy = policy(text);
-            let suites = policy.provider.cipher_suites.iter();
-            let ours: Vec<_> = suites.map(|one| number(*one)).collect();
-            assert_eq!(ours, expected, "{text}");
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::smtp::Transport;
+use crate::net::transport::Transport;
 
 /// Suites of all kinds, best first: what we speak, then forward secrecy with CBC, then
 /// finite-field Diffie-Hellman, then RSA key exchange, then what nobody should use.

@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 
-use super::TlsError;
 use super::certificate::Certificate;
+use super::error::TlsError;
 
 /// Files, and when they were last changed.
 pub(super) type Dated = Vec<(PathBuf, Option<SystemTime>)>;

@@ -4,28 +4,12 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::Tls;
 use super::certificate::Rejected;
-use super::hello::Old;
+use super::connector::Tls;
+use super::error::TlsError;
+use super::legacy_probe::Old;
 
-/// Why there is no TLS, in words.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The server's certificate is not accepted.
-    #[error("{0}")]
-    Rejected(Box<Rejected>),
-    /// The user must put something in order.
-    #[error("{0}")]
-    Settings(String),
-    /// The server has nothing in common with us: [`Tls::incompatible`] may say more.
-    #[error("{0}")]
-    Incompatible(String),
-    /// The handshake failed otherwise; it may go well another time.
-    #[error("{0}")]
-    Handshake(String),
-}
-
-pub(super) fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_socks::tcp::Socks5Stream;
 
-use super::wire::Transport;
+use super::transport::Transport;
 use crate::engine::Settings;
 use crate::error::{Disposition, Stage};
 use crate::mail::Server;
@@ -21,13 +21,17 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Why there is no connection.
 #[derive(Debug)]
 pub struct ConnectError {
+    /// Where it came up.
     pub stage: Stage,
+    /// What becomes of the messages concerned.
     pub disposition: Disposition,
+    /// What happened, in words.
     pub what: String,
 }
 
 /// An open connection.
 pub struct Connection {
+    /// To speak over.
     pub transport: Box<dyn Transport>,
     /// Whether the other end is on this machine: nobody can listen in.
     pub is_local: bool,

@@ -1,23 +1,4 @@
-//! TLS: whom to trust, what to speak, who we are, and errors in plain words.
-//!
-//! - `roots`, `pins`, `verifier`: whether a server's certificate is accepted
-//! - `certificate`: what it says and what is wrong with it
-//! - `priority`, `policy`: GnuTLS priority strings, versions and cipher suites
-//! - `identity`: client certificates
-//! - `explain`, `hello`: why there is no TLS
-//! - `keeper`: all of this for each server, kept for resumption
-
-mod certificate;
-mod explain;
-mod hello;
-mod identity;
-mod keeper;
-mod options;
-mod pins;
-mod policy;
-mod priority;
-mod roots;
-mod verifier;
+//! Starts TLS, and tells what came of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,39 +8,38 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 use tokio_rustls::TlsConnector;
 
+use super::certificate::Certificate;
+use super::error::TlsError;
+use super::identity::{Identity, IdentityFiles};
+use super::legacy_probe::{self, Old};
+use super::pins::Fingerprint;
+use super::policy::Policy;
+use super::roots::Roots;
+use super::verifier::Verifier;
 use crate::mail::{Endpoint, Server};
-use crate::smtp::Transport;
-
-pub use certificate::{Certificate, Problem, Rejected};
-pub use explain::TlsError;
-pub use hello::Old;
-pub use identity::IdentityFiles;
-pub use keeper::Keeper;
-pub use options::TlsSettings;
-pub use pins::{Fingerprint, Pin, PinError};
-pub use policy::{Policy, PolicyError};
+use crate::net::transport::Transport;
 
 /// Starts TLS on connections to one server; keeps sessions for resumption.
 #[derive(Clone)]
 pub struct Tls {
     connector: TlsConnector,
-    identity: Arc<identity::Identity>,
-    policy: Arc<Policy>,
+    identity: Arc<Identity>,
+    pub(super) policy: Arc<Policy>,
     /// Whether this server has offered STARTTLS before: without it nothing is sent now.
     pub offered_starttls: bool,
 }
 
 impl Tls {
-    fn new(
+    pub(super) fn new(
         server: &Server,
-        roots: Arc<roots::Roots>,
+        roots: Arc<Roots>,
         policy: Policy,
         pinned: Vec<Fingerprint>,
         identity: Option<&IdentityFiles>,
     ) -> Result<Self, TlsError> {
         let provider = Arc::new(policy.provider.clone());
-        let identity = Arc::new(identity::Identity::load(identity, &provider)?);
-        let verifier = verifier::Verifier {
+        let identity = Arc::new(Identity::load(identity, &provider)?);
+        let verifier = Verifier {
             roots,
             host: server.host.clone(),
             endpoint: Endpoint::of(server).to_string(),
@@ -107,7 +87,7 @@ impl Tls {
         transport: Box<dyn Transport>,
         limit: Duration,
     ) -> Option<Old> {
-        hello::probe(&ascii(host), transport, limit).await
+        legacy_probe::probe(&ascii(host), transport, limit).await
     }
 
     /// Whether the server has asked for a client certificate, and there was none.

@@ -7,7 +7,7 @@
 //! ciphers included (the order of groups is not, for it would cost a round trip). Asking
 //! for more than the provider has is named in a warning; taking it away is granted.
 
-use super::policy::{Policy, PolicyError};
+use super::policy::{Part, Policy, PolicyError, can_do};
 
 /// What a keyword stands for, of what GnuTLS itself has in that list.
 struct Level {
@@ -191,8 +191,23 @@ impl Lists {
     }
 }
 
+impl Policy {
+    /// The policy of `gnutls-algorithm-priority`.
+    pub fn of(priority: Option<&str>) -> Result<Self, PolicyError> {
+        let Some(text) = priority else {
+            return Ok(Policy::default());
+        };
+        let mut policy = parse(text).map_err(|error| PolicyError {
+            priority: text.to_owned(),
+            ..error
+        })?;
+        policy.priority = Some(text.to_owned());
+        Ok(policy)
+    }
+}
+
 /// Reads a priority string; its warnings are in the policy.
-pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
+fn parse(text: &str) -> Result<Policy, PolicyError> {
     let mut lists = Lists::default();
     let mut policy = Policy::default();
     // As Emacs does before it hands the string to GnuTLS.
@@ -207,12 +222,12 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     }
     policy.restrict(|what| {
         let (list, names) = match what {
-            super::policy::Part::Version(name) => (&lists.versions, vec![name]),
-            super::policy::Part::KeyExchange(name) => (&lists.key_exchanges, vec![name]),
-            super::policy::Part::Cipher(name) => (&lists.ciphers, vec![name]),
-            super::policy::Part::Mac(name) => (&lists.macs, vec![name]),
-            super::policy::Part::Group(name) => (&lists.groups, vec![name]),
-            super::policy::Part::Signature(names) => (&lists.signatures, names.to_vec()),
+            Part::Version(name) => (&lists.versions, vec![name]),
+            Part::KeyExchange(name) => (&lists.key_exchanges, vec![name]),
+            Part::Cipher(name) => (&lists.ciphers, vec![name]),
+            Part::Mac(name) => (&lists.macs, vec![name]),
+            Part::Group(name) => (&lists.groups, vec![name]),
+            Part::Signature(names) => (&lists.signatures, names.to_vec()),
         };
         list.0.iter().position(|one| names.contains(&one.as_str()))
     })?;
@@ -280,7 +295,7 @@ fn add(name: &str, lists: &mut Lists) -> Result<(), &'static str> {
         return Ok(());
     }
     list.add(name);
-    if super::policy::can_do(name) {
+    if can_do(name) {
         Ok(())
     } else {
         Err("not supported here")
@@ -307,4 +322,142 @@ fn remove(name: &str, lists: &mut Lists) -> Result<(), &'static str> {
 /// Certificates are X.509, nothing is compressed, and this is not DTLS.
 fn is_beside_the_point(name: &str) -> bool {
     name.starts_with("CTYPE-") || name.starts_with("COMP-") || name.starts_with("VERS-DTLS")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustls::SupportedCipherSuite;
+
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        Policy::of(Some(text)).unwrap()
+    }
+
+    fn lacking(text: &str) -> &'static str {
+        Policy::of(Some(text)).unwrap_err().lacking
+    }
+
+    #[test]
+    fn keywords_alone_are_obeyed_silently() {
+        for text in [
+            "NORMAL",
+            "normal:-dhe-rsa",
+            "PFS",
+            "PERFORMANCE",
+            "SECURE128",
+            "SUITEB128",
+            "NORMAL:%COMPAT:%DUMBFW",
+            "NORMAL:+RSA:+DHE-RSA:-VERS-SSL3.0:+CTYPE-OPENPGP:-COMP-ALL",
+            "NORMAL:-VERS-TLS-ALL:+VERS-TLS1.2:+VERS-TLS1.3",
+            "NONE:+VERS-TLS-ALL:+KX-ALL:+CIPHER-ALL:+MAC-ALL:+SIGN-ALL:+GROUP-ALL",
+        ] {
+            assert_eq!(policy(text).warning(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_obeyed_is_named() {
+        for (text, words) in [
+            ("NORMAL:+VERS-SSL3.0", "+VERS-SSL3.0 (not supported here)"),
+            ("NORMAL:+3DES-CBC", "+3DES-CBC (not supported here)"),
+            ("PFS:+RSA", "+RSA (not supported here)"),
+            ("NORMAL:+ANON-DH", "+ANON-DH (not supported here)"),
+            ("NORMAL:%PROFILE_ULTRA", "%PROFILE_ULTRA (profiles"),
+            ("NORMAL:%VERIFY_ALLOW_SIGN_WITH_SHA1", "you can pin one"),
+            (
+                "NORMAL:%FROBNICATE:+FOO:-BAR",
+                "%FROBNICATE (unknown), +FOO (unknown), -BAR (unknown)",
+            ),
+            ("LEGACY", "LEGACY (taken for NORMAL)"),
+            ("@SYSTEM", "taken for NORMAL"),
+            ("SECURE192", "RSA keys from 2048 bits"),
+        ] {
+            let warning = policy(text).warning().unwrap();
+            assert!(warning.contains(words), "{text}: {warning}");
+            assert!(warning.starts_with(&format!("gnutls-algorithm-priority {text:?} ")));
+        }
+    }
+
+    #[test]
+    fn a_string_that_leaves_nothing_says_what_is_missing() {
+        for (text, what) in [
+            ("NONE", "TLS version"),
+            ("-DHE-RSA", "TLS version"),
+            ("NORMAL:-VERS-ALL:+VERS-TLS1.0", "TLS version"),
+            ("NORMAL:-CIPHER-ALL:+AES-256-CBC", "cipher suite"),
+            ("NORMAL:-VERS-TLS1.3:-KX-ALL:+RSA", "cipher suite"),
+            (
+                "NORMAL:-GROUP-ALL:+GROUP-FFDHE2048",
+                "group for key exchange",
+            ),
+            ("NORMAL:-SIGN-ALL:+SIGN-RSA-SHA1", "signature algorithm"),
+            ("NORMAL:-MAC-ALL:+SHA1", "authenticated encryption (AEAD)"),
+        ] {
+            assert_eq!(lacking(text), what, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_that_mean_something_are_obeyed() {
+        assert!(policy("NORMAL:%NO_TICKETS").without_resumption);
+        assert!(policy("NORMAL:%VERIFY_DISABLE_CRL_CHECKS").without_crls);
+    }
+
+    /// What gnutls-cli makes of the string, of the suites that the provider has.
+    fn of_gnutls(text: &str) -> Option<Vec<[u8; 2]>> {
+        let output = std::process::Command::new("gnutls-cli")
+            .args(["--list", "--priority", text])
+            .output()
+            .ok()?;
+        let all = Policy::default().provider.cipher_suites;
+        let ours: Vec<[u8; 2]> = all.iter().map(|one| number(*one)).collect();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let suites = text.lines().filter_map(|line| {
+            let (_, numbers) = line.split_once("0x")?;
+            let mut numbers = numbers.split([',', '\t']).filter_map(|number| {
+                u8::from_str_radix(number.trim().trim_start_matches("0x"), 16).ok()
+            });
+            Some([numbers.next()?, numbers.next()?])
+        });
+        Some(suites.filter(|suite| ours.contains(suite)).collect())
+    }
+
+    fn number(suite: SupportedCipherSuite) -> [u8; 2] {
+        u16::from(suite.suite()).to_be_bytes()
+    }
+
+    #[test]
+    fn suites_and_their_order_are_those_of_gnutls() {
+        for text in [
+            "NORMAL",
+            "PFS",
+            "PERFORMANCE",
+            "SECURE128",
+            "SECURE192",
+            "SECURE256",
+            "SUITEB128",
+            "SUITEB192",
+            "NORMAL:-VERS-TLS1.3",
+            "NORMAL:-VERS-ALL:+VERS-TLS1.3",
+            "NORMAL:-ECDHE-RSA",
+            "NORMAL:!AES-256-GCM:-CHACHA20-POLY1305",
+            "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+AES-128-GCM",
+            "NORMAL:-AES-128-GCM:+AES-128-GCM",
+            "NORMAL:-KX-ALL:+ECDHE-RSA:+ECDHE-ECDSA",
+            "PERFORMANCE:-VERS-ALL:+VERS-TLS1.2:%COMPAT",
+            "SECURE256:+SECURE128",
+            "NONE:+VERS-TLS1.2:+AES-128-GCM:+AES-256-GCM:+ECDHE-RSA:+AEAD:+SIGN-ALL:+GROUP-ALL",
+        ] {
+            let Some(expected) = of_gnutls(text) else {
+                assert!(std::env::var_os("CI").is_none(), "gnutls-cli is missing");
+                return eprintln!("not run: gnutls-cli is missing");
+            };
+            let policy = policy(text);
+            let suites = policy.provider.cipher_suites.iter();
+            let ours: Vec<_> = suites.map(|one| number(*one)).collect();
+            assert_eq!(ours, expected, "{text}");
+        }
+    }
 }

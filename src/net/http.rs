@@ -14,11 +14,12 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::connect::connect_to;
+use super::tls::{Connectors, TlsError};
+use super::transport::Transport;
 use crate::engine::Settings;
 use crate::error::Disposition;
 use crate::mail::{Port, Server, StreamType};
-use crate::smtp::{Transport, connect_to};
-use crate::tls::{Keeper, TlsError};
 
 /// Octets of an answer's body; those of token endpoints have two or three thousand.
 const LONGEST_BODY: usize = 64 * 1024;
@@ -150,13 +151,13 @@ async fn encrypt(
     settings: &Settings,
 ) -> Result<Box<dyn Transport>, HttpError> {
     let (host, port) = (target.host.clone(), Port::Number(target.port));
-    let wanted = settings.clone();
+    let wanted = settings.tls.clone();
     // The platform's roots are many files. A user's pins and policy hold here, too.
     let tls = tokio::task::spawn_blocking(move || {
         let name = "localhost".to_owned();
         let server = Server::new(host, port, StreamType::Ssl, None, name, false)
             .map_err(|error| lasting(error.to_string()))?;
-        let made = Keeper::default().tls_for(&server, &wanted);
+        let made = Connectors::default().tls_for(&server, &wanted);
         made.map(|(tls, _)| tls)
             .map_err(|error| lasting(error.to_string()))
     });
