@@ -27,9 +27,9 @@
 
 mod entry;
 pub mod fs;
+mod listing;
 mod owners;
 mod starttls;
-mod survey;
 
 use std::fs::File;
 use std::io;
@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 
 pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Wishes};
 use fs::Fs;
+pub use listing::Listing;
 pub use owners::{Neighbour, Owner};
-pub use survey::Listing;
 
 use crate::mail::Raw;
 
