@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::Unavailable;
+use super::error::Unavailable;
 use crate::engine::Settings;
 use crate::mail::Timestamp;
 use crate::net::{Answer, post_form};
