@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! compose buffer
-//!   -> module      every function Lisp can call: parse (convert), command, id
+//!   -> lisp        every function Lisp can call: parse, command, id
 //!   -> engine      the process's one instance, as Emacs's thread sees it
 //!   -> spool       durable store; mail: what is stored (message, address, server, time)
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
@@ -20,14 +20,11 @@
 //! ```
 //!
 //! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
-//! `platform` holds what differs between systems. Only this file, `module`, `boundary`
-//! and `convert` know of Emacs.
+//! `platform` holds what differs between systems. Only this file and `lisp` know of Emacs.
 
 emacs::plugin_is_GPL_compatible!();
 
-mod boundary;
 mod check;
-mod convert;
 mod copies;
 pub mod credentials;
 mod desk;
@@ -38,9 +35,9 @@ pub mod events;
 mod flights;
 mod keyring;
 mod lane;
+mod lisp;
 pub mod mail;
 pub mod mime;
-mod module;
 pub mod net;
 mod platform;
 mod questions;

@@ -1,4 +1,4 @@
-//! From Lisp values to our types.
+//! From Lisp values to our types. The shapes are those of the docstrings in `functions`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use emacs::{FromLisp, Value};
 use zeroize::Zeroizing;
 
-use crate::boundary::Failure;
+use super::signals::Failure;
 use crate::credentials::{AuthSource, Credentials, Grant, Restriction};
 use crate::engine::{ConfigError, Settings, Unconfirmed};
 use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use emacs::{CallEnv, Env, Value, defun};
 use once_cell::sync::OnceCell;
 
-use crate::boundary::{Failure, boundary};
-use crate::convert;
+use super::signals::{Failure, boundary};
+use super::{from_lisp, to_lisp};
 use crate::engine::{Engine, EngineError};
 use crate::mail::{Path, parse_address_list};
 use crate::requests::Answer;
@@ -31,7 +31,7 @@ fn engine(env: &Env) -> Result<&'static Engine, Failure> {
 fn configured_engine(env: &Env) -> Result<&'static Engine, Failure> {
     let engine = engine(env)?;
     let settings = env.call("rs-smtpmail--settings", &[] as &[Value<'_>])?;
-    engine.configure(convert::settings(settings)?)?;
+    engine.configure(from_lisp::settings(settings)?)?;
     Ok(engine)
 }
 
@@ -103,7 +103,7 @@ fn start(
     settings: Value<'_>,
 ) -> emacs::Result<()> {
     boundary(env, || {
-        let settings = convert::settings(settings)?;
+        let settings = from_lisp::settings(settings)?;
         ENGINE.get_or_try_init(|| {
             let wake = Box::new(env.open_channel(pipe_process)?);
             Engine::new(PathBuf::from(spool_directory), settings, wake).map_err(Failure::from)
@@ -122,7 +122,7 @@ fn started_p() -> emacs::Result<bool> {
 #[defun(name = "-configure")]
 fn configure(env: &Env, settings: Value<'_>) -> emacs::Result<()> {
     boundary(env, || {
-        let settings = convert::settings(settings)?;
+        let settings = from_lisp::settings(settings)?;
         Ok(engine(env)?.configure(settings)?)
     })
 }
@@ -132,7 +132,7 @@ fn configure(env: &Env, settings: Value<'_>) -> emacs::Result<()> {
 fn drain(env: &Env) -> emacs::Result<Value<'_>> {
     boundary(env, || {
         let events = ENGINE.get().map(Engine::drain).unwrap_or_default();
-        Ok(convert::list(env, events, convert::event)?)
+        Ok(to_lisp::list(env, events, to_lisp::event)?)
     })
 }
 
@@ -147,7 +147,7 @@ fn answer(env: &Env, request: i64, answer: Value<'_>) -> emacs::Result<bool> {
     boundary(env, || {
         let engine = engine(env)?;
         let request = request.unsigned_abs();
-        match convert::answer(answer) {
+        match from_lisp::answer(answer) {
             Ok(answer) => Ok(engine.answer(request, answer)),
             Err(failure) => {
                 // Whoever waits must not wait for ever.
@@ -233,20 +233,20 @@ OPTIONS is a plist:
 fn send(env: &CallEnv) -> emacs::Result<String> {
     boundary(env, || {
         let engine = configured_engine(env)?;
-        let message = convert::message(env.get_arg(0))?;
+        let message = from_lisp::message(env.get_arg(0))?;
         let sender: String = env.parse_arg(1)?;
         let sender = match sender.as_str() {
             "" => Path::null(),
             text => Path::parse(text, "sender")?,
         };
         let mut recipients = Vec::new();
-        for recipient in convert::elements(env.get_arg(2))? {
+        for recipient in from_lisp::elements(env.get_arg(2))? {
             let text: String = recipient.into_rust()?;
             recipients.push(Path::parse(&text, "recipient")?);
         }
-        let server = convert::server(env.get_arg(3))?;
+        let server = from_lisp::server(env.get_arg(3))?;
         let wishes = match optional::<Value<'_>>(env, 5)? {
-            Some(options) => convert::wishes(options)?,
+            Some(options) => from_lisp::wishes(options)?,
             None => Wishes::default(),
         };
         let id = engine
@@ -299,16 +299,16 @@ fn queue_list(env: &CallEnv) -> emacs::Result<Value<'_>> {
         let Some(id) = optional::<String>(env, 0)? else {
             let entries = engine.list()?;
             return without_gc(env, || {
-                Ok(convert::list(env, entries, |env, (entry, state)| {
+                Ok(to_lisp::list(env, entries, |env, (entry, state)| {
                     let state = engine.state_to_show(&entry, state);
-                    convert::entry(env, &entry, state)
+                    to_lisp::entry(env, &entry, state)
                 })?)
             });
         };
         match engine.entry(entry_id(&id)?) {
             Ok((entry, state)) => {
                 let state = engine.state_to_show(&entry, state);
-                Ok(convert::entry(env, &entry, state)?)
+                Ok(to_lisp::entry(env, &entry, state)?)
             }
             Err(EngineError::Spool(SpoolError::NoSuchEntry(_))) => Ok(env.intern("nil")?),
             Err(error) => Err(error.into()),
@@ -353,7 +353,7 @@ fn queue_schedule(env: &Env, id: String, time: Value<'_>) -> emacs::Result<()> {
     boundary(env, || {
         let engine = configured_engine(env)?;
         let not_before = match time.is_not_nil() {
-            true => Some(convert::timestamp(time)?),
+            true => Some(from_lisp::timestamp(time)?),
             false => None,
         };
         Ok(engine.schedule_at(entry_id(&id)?, not_before)?)
@@ -404,7 +404,7 @@ fn queue_message(env: &Env, id: String) -> emacs::Result<Vec<u8>> {
 #[defun]
 fn check_server(env: &Env, server: Value<'_>) -> emacs::Result<i64> {
     boundary(env, || {
-        let server = convert::server(server)?;
+        let server = from_lisp::server(server)?;
         Ok(configured_engine(env)?.check(server)? as i64)
     })
 }
@@ -415,7 +415,7 @@ fn check_server(env: &Env, server: Value<'_>) -> emacs::Result<i64> {
 #[defun(name = "-forget-tls")]
 fn forget_tls(env: &Env, server: Value<'_>) -> emacs::Result<()> {
     boundary(env, || {
-        let server = convert::server(server)?;
+        let server = from_lisp::server(server)?;
         Ok(engine(env)?.forget_tls(&server)?)
     })
 }
@@ -440,7 +440,7 @@ fn parse_addresses(env: &CallEnv) -> emacs::Result<Value<'_>> {
         let text: String = env.parse_arg(0)?;
         let field: Option<String> = optional(env, 1)?;
         let paths = parse_address_list(&text, field.as_deref().unwrap_or("address"))?;
-        Ok(convert::list(env, paths, |env, path| {
+        Ok(to_lisp::list(env, paths, |env, path| {
             emacs::IntoLisp::into_lisp(path.as_str(), env)
         })?)
     })
