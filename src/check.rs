@@ -4,9 +4,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::bridge::Event;
 use crate::credentials::Credentials;
 use crate::error::{Stage, Trouble};
-use crate::events::Event;
 use crate::mail::Server;
 use crate::shared::Shared;
 use crate::smtp::Session;

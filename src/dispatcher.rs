@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::bridge::Event;
 use crate::engine::Settings;
-use crate::events::Event;
 use crate::lane::Lane;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::schedule::Patience;

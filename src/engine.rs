@@ -15,12 +15,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::LocalSet;
 
+use crate::bridge::{Answer, Event, Kind, Outbox, Requests};
 use crate::copies::Copies;
 use crate::dispatcher::{self, Command, Due};
-use crate::events::{Event, Kind, Outbox};
 use crate::flights::{Cancellation, Flights};
 use crate::mail::{Endpoint, Path, Raw, Server, Timestamp};
-use crate::requests::{Answer, Requests};
 use crate::shared::Shared;
 use crate::spool::fs::Fs;
 use crate::spool::{Claim, Entry, EntryId, RecipientState, Spool, SpoolError, State, Wishes};

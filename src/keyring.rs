@@ -6,14 +6,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bridge::{Account, Answer, Event, Outbox, Requests, account};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
 use crate::credentials::{self, AuthSource, Credentials, Unavailable};
 use crate::engine::Settings;
-use crate::events::{Event, Outbox};
 use crate::mail::Server;
 use crate::questions::Questions;
-use crate::requests::{Account, Answer, Requests, account};
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.

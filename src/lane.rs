@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::bridge::Kind;
 use crate::credentials::Unavailable;
 use crate::engine::Unconfirmed;
 use crate::error::{Disposition, Stage, Trouble};
-use crate::events::Kind;
 use crate::mail::{Server, Timestamp};
 use crate::shared::{Report, Shared};
 use crate::smtp::{Job, Reply};

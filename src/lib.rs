@@ -12,11 +12,10 @@
 //!                  (shared: what they share)
 //!   -> smtp        the session: one outcome per recipient (error: what becomes of it)
 //!   -> net         connecting, TLS, HTTP
-//!   -> trust       certificates that the user must judge
-//!   -> keyring, credentials, requests, questions   passwords, from files or by asking Lisp;
+//!   -> keyring, credentials, questions   passwords, from files or by asking Lisp;
 //!                  OAuth 2 tokens
 //!   -> desk        settles: first the disk,
-//!   -> events      then the user: outbox, wake byte
+//!   -> bridge      what Lisp is told (events, wake byte) and asked (requests, trust)
 //! ```
 //!
 //! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
@@ -24,6 +23,7 @@
 
 emacs::plugin_is_GPL_compatible!();
 
+pub mod bridge;
 mod check;
 mod copies;
 pub mod credentials;
@@ -31,7 +31,6 @@ mod desk;
 mod dispatcher;
 pub mod engine;
 pub mod error;
-pub mod events;
 mod flights;
 mod keyring;
 mod lane;
@@ -41,10 +40,8 @@ pub mod mime;
 pub mod net;
 mod platform;
 mod questions;
-pub mod requests;
 pub mod schedule;
 mod shared;
 pub mod smtp;
 pub mod spool;
-mod trust;
 mod worker;

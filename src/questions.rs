@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use tokio::sync::Mutex;
 
+use crate::bridge::Account;
 use crate::credentials::Credentials;
 use crate::keyring::Given;
-use crate::requests::Account;
 
 /// What became of a question; an error is a readable text.
 type Answer = Result<Option<Given>, String>;

@@ -6,18 +6,16 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::bridge::{Event, Kind, Outbox, Requests, Trust};
 use crate::copies::Copies;
 use crate::engine::Settings;
 use crate::error::{Disposition, Stage, Trouble};
-use crate::events::{Event, Kind, Outbox};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::net::tls::{Connectors, Tls};
-use crate::requests::Requests;
 use crate::smtp::{Distrust, Reply, Trace};
 use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
-use crate::trust::Trust;
 
 /// What sessions tell the dispatcher.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::RecipientState::{self, Accepted, Pending, Unconfirmed};
 use server::{Extension, Options, Rule, Server, Stage, Tls};

@@ -6,7 +6,7 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, target};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::mail::{Path, StreamType};
 use rs_smtpmail::spool::{Dsn, Wishes};
 use server::{Extension, Options, Received, Rule, Server, Stage, Tls};

@@ -6,8 +6,8 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::{RecipientState, State};
 use server::{Gate, Options, Rule, Server, Stage};

@@ -14,11 +14,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, Seen, settings_for, target};
+use rs_smtpmail::bridge::{Answer, Event, Kind};
 use rs_smtpmail::credentials::{AuthSource, Credentials};
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::Need;
 use server::{Authority, Options, Rule, Server, SocksProxy, Stage, Tls};
 

@@ -9,8 +9,8 @@ mod server;
 
 use common::{Client, MESSAGE};
 use postfix::Postfix;
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::{Server, StreamType};
 
 fn body(message: &[u8]) -> &str {

@@ -8,8 +8,8 @@ mod server;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::{Port, StreamType};
 use rs_smtpmail::spool::Need;
 use server::{Extension, Options, Rule, Server, Stage, Tls};
@@ -237,8 +237,8 @@ fn the_trace_shows_the_dialogue_and_no_secret() {
     let mut trace = String::new();
     loop {
         match client.next_event() {
-            rs_smtpmail::events::Event::Trace { text, .. } => trace.push_str(&text),
-            rs_smtpmail::events::Event::Outcome { kind, .. } => {
+            rs_smtpmail::bridge::Event::Trace { text, .. } => trace.push_str(&text),
+            rs_smtpmail::bridge::Event::Outcome { kind, .. } => {
                 assert_eq!(kind, Kind::Sent);
                 break;
             }

@@ -6,9 +6,9 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::StreamType;
 use server::{Options, Rule, Server, SocksProxy, Stage, Tls};
 
@@ -91,7 +91,7 @@ fn nothing_but_235_is_success() {
         client.send(&to, &["a@b"], MESSAGE);
         // Refused: so the user is asked.
         match client.next_event() {
-            rs_smtpmail::events::Event::Credentials { rejected, .. } => {
+            rs_smtpmail::bridge::Event::Credentials { rejected, .. } => {
                 assert!(rejected.is_some(), "{code}");
             }
             other => panic!("{code}: {other:?}"),
@@ -110,7 +110,7 @@ fn a_server_that_wants_a_login_only_for_some_mail_gets_one() {
     let mut client = Client::new(Settings::default());
     let to = target(server.port(), StreamType::Plain);
     client.send(&to, &["near@example.com", "far@example.net"], MESSAGE);
-    let rs_smtpmail::events::Event::Credentials { request, .. } = client.next_event() else {
+    let rs_smtpmail::bridge::Event::Credentials { request, .. } = client.next_event() else {
         panic!("not asked");
     };
     let credentials = rs_smtpmail::credentials::Credentials {
@@ -118,12 +118,12 @@ fn a_server_that_wants_a_login_only_for_some_mail_gets_one() {
         secret: Some("pass word".to_owned().into()),
         ..Default::default()
     };
-    let answer = rs_smtpmail::requests::Answer::Credentials(credentials);
+    let answer = rs_smtpmail::bridge::Answer::Credentials(credentials);
     client.engine.answer(request, answer);
     let kinds = [client.next_event(), client.next_event()];
     assert!(matches!(
         kinds[1],
-        rs_smtpmail::events::Event::Outcome {
+        rs_smtpmail::bridge::Event::Outcome {
             kind: Kind::Sent,
             ..
         }
@@ -231,7 +231,7 @@ fn a_check_tells_each_step_and_sends_nothing() {
         let number = client.engine.check(to.clone()).unwrap();
         let mut steps = Vec::new();
         loop {
-            let rs_smtpmail::events::Event::Check {
+            let rs_smtpmail::bridge::Event::Check {
                 request,
                 step,
                 text,

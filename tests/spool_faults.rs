@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::fs::{Call, Fs};
 use rs_smtpmail::spool::{State, Wishes};

@@ -8,11 +8,10 @@ mod server;
 use std::sync::Arc;
 
 use common::{Client, MESSAGE, settings_for, target};
+use rs_smtpmail::bridge::{Answer, Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Need, State};
 use server::{Authority, Extension, Leaf, Options, Rule, Server, SocksProxy, Stage, Tls};

@@ -9,8 +9,8 @@ mod server;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, target};
+use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events::Kind;
 use rs_smtpmail::mail::{StreamType, Timestamp};
 use rs_smtpmail::schedule::Patience;
 use rs_smtpmail::spool::{State, Wishes};

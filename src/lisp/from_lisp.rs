@@ -7,11 +7,11 @@ use emacs::{FromLisp, Value};
 use zeroize::Zeroizing;
 
 use super::signals::Failure;
+use crate::bridge::Answer;
 use crate::credentials::{AuthSource, Credentials, Grant, Restriction};
 use crate::engine::{ConfigError, Settings, Unconfirmed};
 use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};
 use crate::net::tls::{IdentityFiles, Pin, TlsOptions};
-use crate::requests::Answer;
 use crate::schedule::Patience;
 use crate::spool::{Dsn, Wishes};
 

@@ -9,9 +9,9 @@ use once_cell::sync::OnceCell;
 
 use super::signals::{Failure, boundary};
 use super::{from_lisp, to_lisp};
+use crate::bridge::Answer;
 use crate::engine::{Engine, EngineError};
 use crate::mail::{Path, parse_address_list};
-use crate::requests::Answer;
 use crate::spool::{EntryId, SpoolError, Wishes};
 
 /// The engine of this Emacs process, made by `rs-smtp--start`.

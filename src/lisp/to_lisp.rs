@@ -2,7 +2,7 @@
 
 use emacs::{Env, IntoLisp, Value};
 
-use crate::events::{Event, Kind};
+use crate::bridge::{Event, Kind};
 use crate::mail::{Port, Server, StreamType, Timestamp};
 use crate::net::tls::Rejected;
 use crate::spool::{Entry, Need, Recipient, RecipientState, State};

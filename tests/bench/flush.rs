@@ -11,9 +11,9 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType};
 use rs_smtpmail::net::tls::TlsOptions;
 use rs_smtpmail::spool::fs::Fs;

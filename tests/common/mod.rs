@@ -6,11 +6,10 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rs_smtpmail::bridge::{Answer, Event, Kind};
 use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::events::{Event, Kind};
 use rs_smtpmail::mail::{Path, Port, Server, StreamType};
 use rs_smtpmail::net::tls::{IdentityFiles, Rejected, TlsOptions};
-use rs_smtpmail::requests::Answer;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
 use tempfile::TempDir;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use rs_smtpmail::bridge;
 use rs_smtpmail::engine::Settings;
-use rs_smtpmail::events;
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::net::tls::{IdentityFiles, TlsOptions};
 
@@ -30,7 +30,7 @@ pub struct World {
 
 /// What one situation came to.
 pub struct Seen {
-    pub kind: events::Kind,
+    pub kind: bridge::Kind,
     /// With fingerprints and the port replaced by words.
     pub text: String,
     pub questions: usize,
@@ -147,12 +147,12 @@ fn generic(text: &str, port: u16) -> String {
 impl Seen {
     #[track_caller]
     pub fn is_sent(&self) {
-        assert_eq!((self.kind, self.text.as_str()), (events::Kind::Sent, ""));
+        assert_eq!((self.kind, self.text.as_str()), (bridge::Kind::Sent, ""));
     }
 
     #[track_caller]
     pub fn needs_user(&self, text: &str) {
-        let need = events::Kind::NeedsUser(rs_smtpmail::spool::Need::Tls);
+        let need = bridge::Kind::NeedsUser(rs_smtpmail::spool::Need::Tls);
         assert_eq!((self.kind, self.text.as_str()), (need, text));
     }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::events::{Event, Outbox};
+use super::events::{Event, Outbox};
+use super::requests::{Answer, Requests};
 use crate::mail::{Endpoint, Server};
 use crate::net::tls::{Fingerprint, IdentityFiles, Rejected};
-use crate::requests::{Answer, Requests};
 
 /// What is asked: once at a time, whoever wants to know.
 type Question = (Endpoint, Fingerprint);

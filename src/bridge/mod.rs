@@ -1,0 +1,9 @@
+//! What Lisp is told, and what it is asked: events, and questions with their answers.
+
+mod events;
+mod requests;
+mod trust;
+
+pub use events::{Event, Kind, Outbox};
+pub use requests::{Account, Answer, Requests, account};
+pub(crate) use trust::Trust;
