@@ -4,8 +4,9 @@
 use super::capabilities::Distrust;
 use super::outcome::{Ending, judge};
 use super::reply::Reply;
+use super::source::Desk;
 use super::transaction::Transaction;
-use super::transfer::{Desk, Expected, Transfer, Writing};
+use super::transfer::{Expected, Transfer, Writing};
 use super::wire::WireError;
 use crate::error::{Disposition, Stage, Trouble};
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::body::Source;
 use super::capabilities::Capabilities;
-use super::transfer::Job;
+use super::source::Job;
 use crate::mail::{Timestamp, with_date};
 use crate::mime::{Allowed, downgrade};
 

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::outcome::{Asked, Ending, Verdict, judge};
 use super::reply::Reply;
 use super::session::Session;
-use super::transfer::Job;
+use super::source::Job;
 use crate::error::{Disposition, Stage};
 use crate::mail::{Path, Timestamp};
 use crate::spool::{Dsn, RecipientState};
