@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use crate::bridge::Event;
 use crate::credentials::Credentials;
-use crate::error::{Stage, Trouble};
 use crate::mail::Server;
 use crate::shared::Shared;
-use crate::smtp::Session;
+use crate::smtp::{Session, Stage, Trouble};
 
 /// Checks `server`; each step is an event of `request`, the last one marked.
 pub async fn check(shared: Rc<Shared>, server: Server, request: u64) {
@@ -39,7 +38,7 @@ async fn walk(
     let mut session = loop {
         let tls = shared.tls_for(server)?;
         let trace = shared.trace(&server.host);
-        let opened = Session::open(server, &settings, &tls, trace, &mut observe).await;
+        let opened = Session::open(server, &settings.net, &tls, trace, &mut observe).await;
         if !shared.finds_identity(server, &tls).await? {
             break opened.map_err(|error| error.trouble)?;
         }
@@ -47,7 +46,7 @@ async fn walk(
     if session.offers_auth() {
         let found = shared
             .keyring
-            .find(server, &settings)
+            .find(server, &settings.credentials, &settings.net)
             .await
             .map_err(|why| crate::lane::credentials_trouble(server, why))?;
         match found {
@@ -56,7 +55,9 @@ async fn walk(
                     secret: Some(_), ..
                 },
             ) => {
-                let login = session.authenticate(server, &settings, &credentials).await;
+                let login = session
+                    .authenticate(server, &settings.session, &credentials)
+                    .await;
                 if login.is_err() {
                     shared.keyring.renew(&credentials).await;
                 }

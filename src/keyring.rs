@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::bridge::{Account, Answer, Event, Outbox, Requests, account};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
-use crate::credentials::{self, AuthSource, Credentials, Unavailable};
-use crate::engine::Settings;
+use crate::credentials::{self, AuthSource, Credentials, CredentialsOptions, Unavailable};
 use crate::mail::Server;
+use crate::net::NetOptions;
 use crate::questions::Questions;
 
 /// What the user is asked for is remembered for the process's life, as auth-source
@@ -49,7 +49,8 @@ impl Keyring {
     pub async fn find(
         &self,
         server: &Server,
-        settings: &Settings,
+        options: &CredentialsOptions,
+        net: &NetOptions,
     ) -> Result<Option<Credentials>, Unavailable> {
         let given = self.given.borrow().get(&account(server)).cloned();
         if given.is_some() {
@@ -60,16 +61,16 @@ impl Keyring {
             port: server.port.to_string(),
             user: server.user.clone(),
         };
-        if settings.lisp_has_tokens
+        if options.lisp_has_tokens
             && let Some(found) = self.token_of_lisp(server).await?
         {
             return Ok(Some(found));
         }
-        for source in &settings.auth_sources {
+        for source in &options.auth_sources {
             let found = match source {
                 AuthSource::RestrictedNetrc(_, only) if !only.admits(&query) => None,
                 AuthSource::Netrc(path) | AuthSource::RestrictedNetrc(path, _) => {
-                    self.search_file(path.clone(), query.clone(), settings)
+                    self.search_file(path.clone(), query.clone(), options)
                         .await?
                 }
                 AuthSource::Lisp(number) => {
@@ -81,7 +82,7 @@ impl Keyring {
                 }
             };
             if let Some(found) = found {
-                return Ok(Some(self.with_token(found, server, settings).await?));
+                return Ok(Some(self.with_token(found, server, net).await?));
             }
         }
         Ok(None)
@@ -117,7 +118,7 @@ impl Keyring {
         &self,
         mut found: Credentials,
         server: &Server,
-        settings: &Settings,
+        net: &NetOptions,
     ) -> Result<Credentials, Unavailable> {
         let is_wanted = found.mechanism.as_deref().is_none_or(is_for_token);
         let Some(grant) = found.grant.as_ref().filter(|_| is_wanted) else {
@@ -132,7 +133,7 @@ impl Keyring {
             let what = "the entry with token-url names no user, nor does smtpmail-smtp-user";
             return Err(what.to_owned().into());
         }
-        let fresh = self.tokens.get(grant, settings).await?;
+        let fresh = self.tokens.get(grant, net).await?;
         if fresh.is_replaced {
             self.outbox.push(Event::RefreshTokenReplaced {
                 host: server.host.clone(),
@@ -199,9 +200,9 @@ impl Keyring {
         &self,
         path: PathBuf,
         query: credentials::Query,
-        settings: &Settings,
+        options: &CredentialsOptions,
     ) -> Result<Option<Credentials>, String> {
-        let asker = settings
+        let asker = options
             .loopback_pinentry
             .then(|| (Arc::clone(&self.outbox), Arc::clone(&self.requests)));
         let search = tokio::task::spawn_blocking(move || match asker {

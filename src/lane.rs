@@ -10,10 +10,9 @@ use tokio::sync::Notify;
 use crate::bridge::Kind;
 use crate::credentials::Unavailable;
 use crate::engine::Unconfirmed;
-use crate::error::{Disposition, Stage, Trouble};
 use crate::mail::{Server, Timestamp};
 use crate::shared::{Report, Shared};
-use crate::smtp::{Job, Reply};
+use crate::smtp::{Disposition, Job, Reply, Stage, Trouble};
 use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, SpoolError};
 
 /// With so many messages waiting a second session is worth its handshakes.

@@ -10,7 +10,7 @@
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
 //!                  (shared: what they share)
-//!   -> smtp        the session: one outcome per recipient (error: what becomes of it)
+//!   -> smtp        the session: one outcome per recipient, and what becomes of it
 //!   -> net         connecting, TLS, HTTP
 //!   -> keyring, credentials, questions   passwords, from files or by asking Lisp;
 //!                  OAuth 2 tokens
@@ -30,7 +30,6 @@ pub mod credentials;
 mod desk;
 mod dispatcher;
 pub mod engine;
-pub mod error;
 mod flights;
 mod keyring;
 mod lane;

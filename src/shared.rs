@@ -9,12 +9,11 @@ use tokio::sync::mpsc;
 use crate::bridge::{Event, Kind, Outbox, Requests, Trust};
 use crate::copies::Copies;
 use crate::engine::Settings;
-use crate::error::{Disposition, Stage, Trouble};
 use crate::flights::Flights;
 use crate::keyring::Keyring;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::net::tls::{Connectors, Tls};
-use crate::smtp::{Distrust, Reply, Trace};
+use crate::smtp::{Disposition, Distrust, Reply, Stage, Trace, Trouble};
 use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
 
 /// What sessions tell the dispatcher.
@@ -119,11 +118,14 @@ impl Shared {
     /// TLS as the settings are now; kept, so that sessions can be resumed.
     pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
         let settings = Arc::clone(&self.settings.borrow());
-        let (mut tls, warning) = self.tls.tls_for(server, &settings.tls).map_err(|error| {
-            // It may be our certificate that can't be read: another may be named by then.
-            self.tls.forget_identity(&Endpoint::of(server));
-            tls_trouble(server, error.to_string())
-        })?;
+        let (mut tls, warning) = self
+            .tls
+            .tls_for(server, &settings.net.tls)
+            .map_err(|error| {
+                // It may be our certificate that can't be read: another may be named by then.
+                self.tls.forget_identity(&Endpoint::of(server));
+                tls_trouble(server, error.to_string())
+            })?;
         if let Some(warning) = warning {
             self.outbox.push(Event::Problem(warning));
         }

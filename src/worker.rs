@@ -8,13 +8,12 @@ use tokio::time::timeout;
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
 use crate::engine::Settings;
-use crate::error::{Disposition, Stage, Trouble};
 use crate::keyring::Given;
 use crate::lane::{Lane, credentials_trouble};
 use crate::mail::{Endpoint, Server, StreamType};
 use crate::net::tls::Rejected;
 use crate::shared::Report;
-use crate::smtp::{End, OpenError, Session};
+use crate::smtp::{Disposition, End, OpenError, Session, Stage, Trouble};
 use crate::spool::Need;
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
@@ -92,7 +91,8 @@ impl Worker {
         loop {
             let tls = shared.tls_for(server)?;
             let trace = shared.trace(&server.host);
-            let opened = Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await;
+            let opened =
+                Session::open(server, &self.settings.net, &tls, trace, &mut |_, _| {}).await;
             if shared.finds_identity(server, &tls).await? {
                 if let Ok(session) = opened {
                     session.quit().await;
@@ -167,7 +167,7 @@ impl Worker {
         if let Some(given) = self.given.take() {
             let credentials = given.credentials.clone();
             return match session
-                .authenticate(server, &self.settings, &credentials)
+                .authenticate(server, &self.settings.session, &credentials)
                 .await
             {
                 Ok(Some(_)) => {
@@ -180,7 +180,7 @@ impl Worker {
         }
         let before = self.refused.take();
         let found = keyring
-            .find(server, &self.settings)
+            .find(server, &self.settings.credentials, &self.settings.net)
             .await
             .map_err(|why| credentials_trouble(server, why))?;
         match found {
@@ -189,7 +189,7 @@ impl Worker {
                     return Err(trouble.clone());
                 }
                 match session
-                    .authenticate(server, &self.settings, &credentials)
+                    .authenticate(server, &self.settings.session, &credentials)
                     .await
                 {
                     Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
@@ -207,7 +207,7 @@ impl Worker {
                     ..
                 },
             ) => match session
-                .authenticate(server, &self.settings, &credentials)
+                .authenticate(server, &self.settings.session, &credentials)
                 .await
             {
                 Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),

@@ -209,9 +209,10 @@ fn when_all_recipients_are_refused_the_next_message_still_goes() {
 /// What goes wrong before any recipient, with what the user reads, and what becomes of it.
 #[test]
 fn each_trouble_has_a_text_of_its_own_and_the_message_stays() {
-    let quick = |server: &Server| Settings {
-        reply_timeout: Duration::from_millis(300),
-        ..settings_for(server)
+    let quick = |server: &Server| {
+        let mut settings = settings_for(server);
+        settings.net.reply_timeout = Duration::from_millis(300);
+        settings
     };
     let auth = Kind::NeedsUser(Need::Auth);
     let tls = Kind::NeedsUser(Need::Tls);

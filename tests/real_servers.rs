@@ -44,10 +44,8 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
         "TLS",
     );
     for mechanism in ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"] {
-        let settings = Settings {
-            auth_mechanisms: Some(vec![mechanism.to_lowercase()]),
-            ..postfix.settings()
-        };
+        let mut settings = postfix.settings();
+        settings.session.auth_mechanisms = Some(vec![mechanism.to_lowercase()]);
         deliver(settings, &starttls, mechanism);
     }
     for mechanism in ["xoauth2", "oauthbearer"] {
@@ -61,7 +59,7 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
     }
 
     let mut settings = postfix.settings();
-    settings.tls.trust_files.clear();
+    settings.net.tls.trust_files.clear();
     let mut client = Client::new(settings);
     let seen = client.try_to_send(&starttls, &["user@example.org"], MESSAGE);
     assert!(seen.error.contains("gnutls-trustfiles"), "{}", seen.error);

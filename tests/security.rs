@@ -15,10 +15,9 @@ use rs_smtpmail::spool::Need;
 use server::{Extension, Options, Rule, Server, Stage, Tls};
 
 fn quick(server: &Server) -> Settings {
-    Settings {
-        reply_timeout: Duration::from_secs(2),
-        ..settings_for(server)
-    }
+    let mut settings = settings_for(server);
+    settings.net.reply_timeout = Duration::from_secs(2);
+    settings
 }
 
 /// Sends to a server that follows `rule`; returns what became of it.

@@ -20,10 +20,9 @@ fn settings_with(server: &Server, mechanism: &str, secret: &str) -> Settings {
         mechanism.to_lowercase()
     );
     std::fs::write(&authinfo, line).unwrap();
-    Settings {
-        auth_sources: vec![AuthSource::Netrc(authinfo)],
-        ..settings_for(server)
-    }
+    let mut settings = settings_for(server);
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+    settings
 }
 
 #[test]
@@ -204,19 +203,16 @@ fn a_server_that_wants_one_connection_gets_one() {
 fn mail_goes_through_a_proxy() {
     let server = Server::start(Options::new(Tls::StartTls).require_auth());
     let proxy = SocksProxy::start(server.port());
-    let mut client = Client::new(Settings {
-        proxy: Some(format!("127.0.0.1:{}", proxy.port())),
-        ..settings_for(&server)
-    });
+    let mut settings = settings_for(&server);
+    settings.net.proxy = Some(format!("127.0.0.1:{}", proxy.port()));
+    let mut client = Client::new(settings.clone());
     let to = target(server.port(), StreamType::Starttls);
     assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
     assert_eq!(proxy.calls().len(), 1);
 
     let refusing = SocksProxy::refusing();
-    let mut client = Client::new(Settings {
-        proxy: Some(format!("127.0.0.1:{}", refusing.port())),
-        ..settings_for(&server)
-    });
+    settings.net.proxy = Some(format!("127.0.0.1:{}", refusing.port()));
+    let mut client = Client::new(settings);
     let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
     assert_eq!(seen.kind, Kind::Deferred);
     assert!(seen.error.contains("proxy 127.0.0.1:"), "{}", seen.error);

@@ -240,11 +240,9 @@ fn passwords_go_in_clear_only_to_this_machine_or_where_allowed() {
     .unwrap();
     // What is behind a proxy is not this machine, whatever its name.
     let proxy = SocksProxy::start(server.port());
-    let settings = Settings {
-        proxy: Some(format!("127.0.0.1:{}", proxy.port())),
-        auth_sources: vec![AuthSource::Netrc(authinfo)],
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.net.proxy = Some(format!("127.0.0.1:{}", proxy.port()));
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
     let mut to = target(server.port(), StreamType::Opportunistic);
     to.host = "mail.example".to_owned();
     let mut client = Client::new(settings.clone());
@@ -262,16 +260,12 @@ fn passwords_go_in_clear_only_to_this_machine_or_where_allowed() {
     };
     assert!(!said(&server).contains("AUTH"), "{}", said(&server));
 
-    let mut client = Client::new(Settings {
-        cleartext_auth_hosts: vec!["other.example".to_owned()],
-        ..settings.clone()
-    });
+    settings.session.cleartext_auth_hosts = vec!["other.example".to_owned()];
+    let mut client = Client::new(settings.clone());
     let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
     assert_eq!(seen.kind, Kind::NeedsUser(Need::Auth));
-    let mut client = Client::new(Settings {
-        cleartext_auth_hosts: vec!["mail.example".to_owned()],
-        ..settings
-    });
+    settings.session.cleartext_auth_hosts = vec!["mail.example".to_owned()];
+    let mut client = Client::new(settings);
     assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
     assert_eq!(server.messages()[0].user.as_deref(), Some("user"));
     // To this machine it always may.

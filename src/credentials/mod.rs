@@ -36,6 +36,6 @@ pub(crate) mod wiped;
 pub use error::Unavailable;
 pub use netrc::{Credentials, NetrcError, Query, Restriction};
 pub use oauth2::Grant;
-pub use options::AuthSource;
+pub use options::{AuthSource, CredentialsOptions};
 pub use passphrase::Ask;
 pub use source::{SourceError, forget, read_source, search_file};

@@ -3,62 +3,45 @@
 
 use std::time::Duration;
 
-use crate::credentials::AuthSource;
+use crate::credentials::CredentialsOptions;
 use crate::mail::ServerError;
-use crate::net::tls::{PinError, TlsOptions};
+use crate::net::NetOptions;
+use crate::net::tls::PinError;
 use crate::schedule::Patience;
+use crate::smtp::SessionOptions;
 
 /// Process-wide settings, read anew from Lisp with each command that sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// How connections are made.
+    pub net: NetOptions,
     /// Where credentials are looked up.
-    pub auth_sources: Vec<AuthSource>,
-    /// Whether Lisp has an OAuth 2 token before these are searched
-    /// (`rs-smtpmail-oauth2-token-function`, `rs-smtpmail-oauth2-token-command`).
-    pub lisp_has_tokens: bool,
-    /// What the user says of TLS.
-    pub tls: TlsOptions,
-    /// Hosts to which credentials may go in clear (`rs-smtpmail-allow-cleartext-auth`).
-    pub cleartext_auth_hosts: Vec<String>,
+    pub credentials: CredentialsOptions,
+    /// How sessions log in.
+    pub session: SessionOptions,
     /// Sessions to one server at a time (`rs-smtpmail-max-connections`).
     pub max_connections: usize,
     /// How long a session is kept for the next message.
     pub idle_timeout: Duration,
-    /// A SOCKS5 proxy, `host:port` (`rs-smtpmail-proxy`).
-    pub proxy: Option<String>,
     /// Whether the dialogue is shown (`smtpmail-debug-info`).
     pub trace: bool,
-    /// For a connection to come about, over all addresses of the host.
-    pub connect_timeout: Duration,
-    /// For a reply; the stages' ceilings of RFC 5321 section 4.5.3.2 hold as well.
-    pub reply_timeout: Duration,
-    /// Whether gpg asks for passphrases through Lisp (`epg-pinentry-mode`).
-    pub loopback_pinentry: bool,
     /// See [`Unconfirmed`].
     pub unconfirmed: Unconfirmed,
     /// When to try again after transient trouble.
     pub patience: Patience,
-    /// Mechanisms allowed, in order (`smtpmail-auth-supported`); `None` for all.
-    pub auth_mechanisms: Option<Vec<String>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            auth_sources: Vec::new(),
-            lisp_has_tokens: false,
-            tls: TlsOptions::default(),
-            cleartext_auth_hosts: Vec::new(),
+            net: NetOptions::default(),
+            credentials: CredentialsOptions::default(),
+            session: SessionOptions::default(),
             max_connections: 2,
             idle_timeout: Duration::from_secs(5),
-            proxy: None,
             trace: false,
-            connect_timeout: Duration::from_secs(30),
-            reply_timeout: Duration::from_secs(300),
-            loopback_pinentry: false,
             unconfirmed: Unconfirmed::Ask,
             patience: Patience::default(),
-            auth_mechanisms: None,
         }
     }
 }

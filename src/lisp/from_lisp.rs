@@ -8,11 +8,13 @@ use zeroize::Zeroizing;
 
 use super::signals::Failure;
 use crate::bridge::Answer;
-use crate::credentials::{AuthSource, Credentials, Grant, Restriction};
+use crate::credentials::{AuthSource, Credentials, CredentialsOptions, Grant, Restriction};
 use crate::engine::{ConfigError, Settings, Unconfirmed};
 use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};
+use crate::net::NetOptions;
 use crate::net::tls::{IdentityFiles, Pin, TlsOptions};
 use crate::schedule::Patience;
+use crate::smtp::SessionOptions;
 use crate::spool::{Dsn, Wishes};
 
 /// The elements of a proper Lisp list.
@@ -211,26 +213,32 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
     };
     let max_connections: Option<i64> = get(plist, ":max-connections")?;
     Ok(Settings {
-        auth_sources,
-        lisp_has_tokens: get::<Value<'_>>(plist, ":oauth2-tokens")?.is_some(),
-        tls,
-        cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
-        proxy: get(plist, ":proxy")?,
-        trace: get::<Value<'_>>(plist, ":trace")?.is_some(),
+        net: NetOptions {
+            connect_timeout: seconds(":connect-timeout", defaults.net.connect_timeout)?,
+            reply_timeout: seconds(":reply-timeout", defaults.net.reply_timeout)?,
+            proxy: get(plist, ":proxy")?,
+            tls,
+        },
+        credentials: CredentialsOptions {
+            auth_sources,
+            lisp_has_tokens: get::<Value<'_>>(plist, ":oauth2-tokens")?.is_some(),
+            loopback_pinentry: get::<Value<'_>>(plist, ":loopback-pinentry")?.is_some(),
+        },
+        session: SessionOptions {
+            auth_mechanisms: mechanisms,
+            cleartext_auth_hosts: strings(":cleartext-auth-hosts")?.unwrap_or_default(),
+        },
         max_connections: max_connections
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or(defaults.max_connections),
         idle_timeout: seconds(":idle-timeout", defaults.idle_timeout)?,
-        connect_timeout: seconds(":connect-timeout", defaults.connect_timeout)?,
-        reply_timeout: seconds(":reply-timeout", defaults.reply_timeout)?,
-        loopback_pinentry: get::<Value<'_>>(plist, ":loopback-pinentry")?.is_some(),
+        trace: get::<Value<'_>>(plist, ":trace")?.is_some(),
         unconfirmed,
         patience: Patience {
             first_pause: seconds(":retry-first-pause", defaults.patience.first_pause)?,
             longest_pause: seconds(":retry-longest-pause", defaults.patience.longest_pause)?,
             give_up_after: seconds(":retry-give-up", defaults.patience.give_up_after)?,
         },
-        auth_mechanisms: mechanisms,
     })
 }
 

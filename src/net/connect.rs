@@ -10,23 +10,34 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_socks::tcp::Socks5Stream;
 
+use super::options::NetOptions;
 use super::transport::Transport;
-use crate::engine::Settings;
-use crate::error::{Disposition, Stage};
-use crate::mail::Server;
-use crate::spool::Need;
+use crate::mail::{Server, ServerError};
 
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Why there is no connection.
-#[derive(Debug)]
-pub struct ConnectError {
-    /// Where it came up.
-    pub stage: Stage,
-    /// What becomes of the messages concerned.
-    pub disposition: Disposition,
-    /// What happened, in words.
-    pub what: String,
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server's port is not known.
+    #[error(transparent)]
+    Port(#[from] ServerError),
+    /// This platform has no such connections.
+    #[error("this platform has no Unix sockets")]
+    NoSockets,
+    /// The host's name leads nowhere.
+    #[error("{0}")]
+    Lookup(String),
+    /// Nobody answers there.
+    #[error("{0}")]
+    Connect(String),
+}
+
+impl ConnectError {
+    /// Whether it may pass by itself.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, ConnectError::Lookup(_) | ConnectError::Connect(_))
+    }
 }
 
 /// An open connection.
@@ -40,63 +51,51 @@ pub struct Connection {
 }
 
 /// Connects within the connection time-out, name lookup included.
-pub async fn connect(server: &Server, settings: &Settings) -> Result<Connection, ConnectError> {
-    in_time(settings, connect_any(server, settings)).await
+pub async fn connect(server: &Server, options: &NetOptions) -> Result<Connection, ConnectError> {
+    in_time(options, connect_any(server, options)).await
 }
 
 /// As [`connect`], to a port of a host.
 pub async fn connect_to(
     host: &str,
     port: u16,
-    settings: &Settings,
+    options: &NetOptions,
 ) -> Result<Connection, ConnectError> {
-    in_time(settings, connect_host(host, port, settings)).await
+    in_time(options, connect_host(host, port, options)).await
 }
 
 async fn in_time(
-    settings: &Settings,
+    options: &NetOptions,
     connection: impl Future<Output = Result<Connection, ConnectError>>,
 ) -> Result<Connection, ConnectError> {
-    let limit = settings.connect_timeout;
+    let limit = options.connect_timeout;
     match timeout(limit, connection).await {
         Ok(result) => result,
-        Err(_) => Err(retry(
-            Stage::Connect,
-            format!("no connection within {} s", limit.as_secs_f32()),
-        )),
+        Err(_) => Err(ConnectError::Connect(format!(
+            "no connection within {} s",
+            limit.as_secs_f32()
+        ))),
     }
 }
 
-fn retry(stage: Stage, what: String) -> ConnectError {
-    ConnectError {
-        stage,
-        disposition: Disposition::Retry,
-        what,
-    }
-}
-
-async fn connect_any(server: &Server, settings: &Settings) -> Result<Connection, ConnectError> {
+async fn connect_any(server: &Server, options: &NetOptions) -> Result<Connection, ConnectError> {
     if let Some(path) = server.socket() {
         return connect_socket(path).await;
     }
-    let port = server.port.number().map_err(|error| ConnectError {
-        stage: Stage::Lookup,
-        disposition: Disposition::NeedsUser(Need::Config),
-        what: error.to_string(),
-    })?;
-    connect_host(&server.host, port, settings).await
+    let port = server.port.number()?;
+    connect_host(&server.host, port, options).await
 }
 
 async fn connect_host(
     host: &str,
     port: u16,
-    settings: &Settings,
+    options: &NetOptions,
 ) -> Result<Connection, ConnectError> {
-    if let Some(proxy) = &settings.proxy {
+    if let Some(proxy) = &options.proxy {
         let bare = host.trim_matches(['[', ']']);
         let stream = Socks5Stream::connect(proxy.as_str(), (bare, port))
             .await
-            .map_err(|error| retry(Stage::Connect, format!("proxy {proxy}: {error}")))?;
+            .map_err(|error| ConnectError::Connect(format!("proxy {proxy}: {error}")))?;
         return Ok(Connection {
             transport: Box::new(stream),
             is_local: false,
@@ -118,7 +117,7 @@ async fn connect_host(
 async fn connect_socket(path: &str) -> Result<Connection, ConnectError> {
     let stream = tokio::net::UnixStream::connect(path)
         .await
-        .map_err(|error| retry(Stage::Connect, error.to_string()))?;
+        .map_err(|error| ConnectError::Connect(error.to_string()))?;
     Ok(Connection {
         transport: Box::new(stream),
         is_local: true,
@@ -128,15 +127,11 @@ async fn connect_socket(path: &str) -> Result<Connection, ConnectError> {
 
 #[cfg(not(unix))]
 async fn connect_socket(_path: &str) -> Result<Connection, ConnectError> {
-    Err(ConnectError {
-        stage: Stage::Connect,
-        disposition: Disposition::NeedsUser(Need::Config),
-        what: "this platform has no Unix sockets".to_owned(),
-    })
+    Err(ConnectError::NoSockets)
 }
 
 async fn look_up_and_connect(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let not_found = |what: String| retry(Stage::Lookup, what);
+    let not_found = ConnectError::Lookup;
     let bare = host.trim_matches(['[', ']']);
     let ascii = match bare.parse::<IpAddr>() {
         Ok(_) => bare.to_owned(),
@@ -152,7 +147,7 @@ async fn look_up_and_connect(host: &str, port: u16) -> Result<TcpStream, Connect
     }
     race(addresses)
         .await
-        .map_err(|errors| retry(Stage::Connect, errors.join("; ")))
+        .map_err(|errors| ConnectError::Connect(errors.join("; ")))
 }
 
 /// Alternates between the families, beginning with the first address's.

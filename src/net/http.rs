@@ -15,10 +15,9 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::connect::connect_to;
+use super::options::NetOptions;
 use super::tls::{Connectors, TlsError};
 use super::transport::Transport;
-use crate::engine::Settings;
-use crate::error::Disposition;
 use crate::mail::{Port, Server, StreamType};
 
 /// Octets of an answer's body; those of token endpoints have two or three thousand.
@@ -63,24 +62,24 @@ fn transient(what: impl Into<String>) -> HttpError {
 pub async fn post_form(
     url: &str,
     form: Zeroizing<String>,
-    settings: &Settings,
+    options: &NetOptions,
 ) -> Result<Answer, HttpError> {
     let target = Target::parse(url)?;
-    let connection = connect_to(&target.host, target.port, settings)
+    let connection = connect_to(&target.host, target.port, options)
         .await
         .map_err(|error| HttpError {
-            is_transient: error.disposition == Disposition::Retry,
-            what: error.what,
+            is_transient: error.is_transient(),
+            what: error.to_string(),
         })?;
     if !target.is_encrypted && !connection.is_local {
         return Err(lasting(
             "http:// would show the secrets to the network: use https://",
         ));
     }
-    let limit = settings.reply_timeout.min(PATIENCE);
+    let limit = options.reply_timeout.min(PATIENCE);
     let exchange = async {
         let transport = if target.is_encrypted {
-            encrypt(&target, connection.transport, settings).await?
+            encrypt(&target, connection.transport, options).await?
         } else {
             connection.transport
         };
@@ -148,10 +147,10 @@ impl AsRef<[u8]> for WipedForm {
 async fn encrypt(
     target: &Target,
     transport: Box<dyn Transport>,
-    settings: &Settings,
+    options: &NetOptions,
 ) -> Result<Box<dyn Transport>, HttpError> {
     let (host, port) = (target.host.clone(), Port::Number(target.port));
-    let wanted = settings.tls.clone();
+    let wanted = options.tls.clone();
     // The platform's roots are many files. A user's pins and policy hold here, too.
     let tls = tokio::task::spawn_blocking(move || {
         let name = "localhost".to_owned();

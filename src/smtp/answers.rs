@@ -7,8 +7,8 @@ use super::reply::Reply;
 use super::source::Desk;
 use super::transaction::Transaction;
 use super::transfer::{Expected, Transfer, Writing};
+use super::trouble::{Disposition, Stage, Trouble};
 use super::wire::WireError;
-use crate::error::{Disposition, Stage, Trouble};
 
 impl<D: Desk> Transfer<'_, D> {
     /// Takes a reply and those that have come with it.

@@ -12,7 +12,7 @@ use super::outcome::{Asked, Ending, Verdict, judge};
 use super::reply::Reply;
 use super::session::Session;
 use super::source::Job;
-use crate::error::{Disposition, Stage};
+use super::trouble::{Disposition, Stage};
 use crate::mail::{Path, Timestamp};
 use crate::spool::{Dsn, RecipientState};
 

@@ -15,8 +15,8 @@ use super::body::Body;
 use super::session::Session;
 use super::source::Desk;
 use super::transaction::Transaction;
+use super::trouble::{Stage, Trouble};
 use super::wire::Step;
-use crate::error::{Stage, Trouble};
 
 /// Octets queued before the system must take some.
 const BACKLOG: usize = 64 * 1024;

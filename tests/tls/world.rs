@@ -5,7 +5,7 @@ use std::path::Path;
 use rs_smtpmail::bridge;
 use rs_smtpmail::engine::Settings;
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::net::tls::{IdentityFiles, TlsOptions};
+use rs_smtpmail::net::tls::IdentityFiles;
 
 use super::{Authority, Kind, Leaf, stunnel};
 use crate::common::{Client, MESSAGE, target};
@@ -63,13 +63,9 @@ impl World {
 
     /// Trusts the root.
     pub fn settings(&self) -> Settings {
-        Settings {
-            tls: TlsOptions {
-                trust_files: vec![self.root.file(self.path())],
-                ..TlsOptions::default()
-            },
-            ..Settings::default()
-        }
+        let mut settings = Settings::default();
+        settings.net.tls.trust_files = vec![self.root.file(self.path())];
+        settings
     }
 
     pub fn trusting(&self) -> User {
@@ -81,7 +77,7 @@ impl World {
 
     pub fn with_priority(&self, priority: &str) -> User {
         let mut user = self.trusting();
-        user.settings.tls.priority = Some(priority.to_owned());
+        user.settings.net.tls.priority = Some(priority.to_owned());
         user
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::smtp::Reply;
+use super::reply::Reply;
 use crate::spool::Need;
 
 /// What becomes of the message, or recipient, that met trouble.
