@@ -12,10 +12,10 @@
 //!                  (shared: what they share)
 //!   -> smtp        the session: one outcome per recipient, and what becomes of it
 //!   -> net         connecting, TLS, HTTP
-//!   -> keyring, credentials, questions   passwords, from files or by asking Lisp;
-//!                  OAuth 2 tokens
+//!   -> credentials passwords from files, OAuth 2 tokens
 //!   -> desk        settles: first the disk,
-//!   -> bridge      what Lisp is told (events, wake byte) and asked (requests, trust)
+//!   -> bridge      what Lisp is told (events, wake byte) and asked (requests,
+//!                  credentials, trust)
 //! ```
 //!
 //! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
@@ -31,14 +31,12 @@ mod desk;
 mod dispatcher;
 pub mod engine;
 mod flights;
-mod keyring;
 mod lane;
 mod lisp;
 pub mod mail;
 pub mod mime;
 pub mod net;
 mod platform;
-mod questions;
 pub mod schedule;
 mod shared;
 pub mod smtp;

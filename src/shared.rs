@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::bridge::{Event, Kind, Outbox, Requests, Trust};
+use crate::bridge::{Event, Keyring, Kind, Outbox, Requests, Trust};
 use crate::copies::Copies;
 use crate::engine::Settings;
 use crate::flights::Flights;
-use crate::keyring::Keyring;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::net::tls::{Connectors, Tls};
 use crate::smtp::{Disposition, Distrust, Reply, Stage, Trace, Trouble};

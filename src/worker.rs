@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use crate::bridge::Given;
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
 use crate::engine::Settings;
-use crate::keyring::Given;
 use crate::lane::{Lane, credentials_trouble};
 use crate::mail::{Endpoint, Server, StreamType};
 use crate::net::tls::Rejected;

@@ -4,15 +4,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::bridge::{Account, Answer, Event, Outbox, Requests, account};
+use tokio::sync::Mutex;
+
+use super::events::{Event, Outbox};
+use super::requests::{Account, Answer, Requests, account};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
 use crate::credentials::{self, AuthSource, Credentials, CredentialsOptions, Unavailable};
 use crate::mail::Server;
 use crate::net::NetOptions;
-use crate::questions::Questions;
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.
@@ -247,5 +250,65 @@ impl Keyring {
         });
         let answer = answer.await.unwrap_or(Answer::Nothing);
         (request, answer)
+    }
+}
+
+/// What became of a question; an error is a readable text.
+type Outcome = Result<Option<Given>, String>;
+
+/// One question to the user at a time for each account, however many sessions want it
+/// answered; and the last answer.
+#[derive(Default)]
+struct Questions(RefCell<HashMap<Account, Rc<Question>>>);
+
+#[derive(Default)]
+struct Question {
+    /// Held while the user is asked.
+    turn: Mutex<()>,
+    asked: RefCell<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    times: u64,
+    last: Option<Outcome>,
+}
+
+impl Questions {
+    /// What `ask` finds out, or another session's asking has meanwhile. `tried` are the
+    /// credentials that were refused.
+    async fn ask(
+        &self,
+        account: Account,
+        tried: Option<&Credentials>,
+        ask: impl Future<Output = Outcome>,
+    ) -> Outcome {
+        let question = Rc::clone(self.0.borrow_mut().entry(account).or_default());
+        let times = question.asked.borrow().times;
+        let _turn = question.turn.lock().await;
+        match &question.asked.borrow().last {
+            // Given to another session while we tried the one before.
+            Some(Ok(Some(given))) if Some(&given.credentials) != tried => {
+                return Ok(Some(given.clone()));
+            }
+            // What the other session was told goes for us as well.
+            Some(answer) if question.asked.borrow().times != times => return answer.clone(),
+            _ => {}
+        }
+        let answer = ask.await;
+        let mut asked = question.asked.borrow_mut();
+        asked.times += 1;
+        asked.last = Some(answer.clone());
+        answer
+    }
+
+    /// Forgets an answer that was refused.
+    fn forget(&self, account: &Account, refused: &Credentials) {
+        if let Some(question) = self.0.borrow().get(account) {
+            let mut asked = question.asked.borrow_mut();
+            if matches!(&asked.last, Some(Ok(Some(given))) if given.credentials == *refused) {
+                asked.last = None;
+            }
+        }
     }
 }
