@@ -1,25 +1,37 @@
 //! SMTP sending for Emacs as a dynamic module.
 //!
-//! How mail flows, and where to look:
+//! One wing for each question; every import runs down, none in a circle (`tests/wings.rs`):
+//!
+//! ```text
+//! lisp > engine > {bridge, smtp} > credentials > {spool, net} > {mail, mime, platform}
+//! ```
+//!
+//! - [`lisp`]: what Lisp can call and sees; only it, and this file, know of Emacs
+//! - [`engine`]: one process's sending, and its settings
+//! - [`bridge`]: what Lisp is told and asked: events, requests, credentials, trust
+//! - [`smtp`]: the protocol: one session, and one outcome for each recipient
+//! - [`credentials`]: what is found without Emacs: netrc, gpg, OAuth 2
+//! - [`spool`]: the durable store
+//! - [`net`]: connecting, TLS, HTTP
+//! - [`mime`]: re-encoding for servers that take less
+//! - [`mail`]: messages, addresses, servers, time
+//! - [`platform`]: what differs between systems
+//!
+//! Of the engine's files most still lie here. How mail flows:
 //!
 //! ```text
 //! compose buffer
-//!   -> lisp        every function Lisp can call: parse, command, id
+//!   -> lisp        parse, command, id
 //!   -> engine      the process's one instance, as Emacs's thread sees it
-//!   -> spool       durable store; mail: what is stored (message, address, server, time)
+//!   -> spool       on disk
 //!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
 //!   -> lane, desk, worker  one server's messages and the sessions that serve them
-//!                  (shared: what they share)
-//!   -> smtp        the session: one outcome per recipient, and what becomes of it
-//!   -> net         connecting, TLS, HTTP
-//!   -> credentials passwords from files, OAuth 2 tokens
+//!                  (shared: what they share; flights: what can still be cancelled;
+//!                  copies: what is sent and not yet filed)
+//!   -> smtp        the session
 //!   -> desk        settles: first the disk,
-//!   -> bridge      what Lisp is told (events, wake byte) and asked (requests,
-//!                  credentials, trust)
+//!   -> bridge      then the user
 //! ```
-//!
-//! `flights` tells what can still be cancelled, `copies` what is sent and not yet filed;
-//! `platform` holds what differs between systems. Only this file and `lisp` know of Emacs.
 
 emacs::plugin_is_GPL_compatible!();
 
