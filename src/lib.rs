@@ -6,16 +6,16 @@
 //! lisp > engine > {bridge, smtp} > credentials > {spool, net} > {mail, mime, platform}
 //! ```
 //!
-//! - [`lisp`]: what Lisp can call and sees; only it, and this file, know of Emacs
-//! - [`engine`]: one process's sending, and its settings
-//! - [`bridge`]: what Lisp is told and asked: events, requests, credentials, trust
-//! - [`smtp`]: the protocol: one session, and one outcome for each recipient
-//! - [`credentials`]: what is found without Emacs: netrc, gpg, OAuth 2
-//! - [`spool`]: the durable store
-//! - [`net`]: connecting, TLS, HTTP
-//! - [`mime`]: re-encoding for servers that take less
-//! - [`mail`]: messages, addresses, servers, time
-//! - [`platform`]: what differs between systems
+//! - `lisp`: what Lisp can call and sees; only it, and this file, know of Emacs
+//! - `engine`: one process's sending, and its settings
+//! - `bridge`: what Lisp is told and asked: events, requests, credentials, trust
+//! - `smtp`: the protocol: one session, and one outcome for each recipient
+//! - `credentials`: what is found without Emacs: netrc, gpg, OAuth 2
+//! - `spool`: the durable store
+//! - `net`: connecting, TLS, HTTP
+//! - `mime`: re-encoding for servers that take less
+//! - `mail`: messages, addresses, servers, time
+//! - `platform`: what differs between systems
 //!
 //! Of the engine's files most still lie here. How mail flows:
 //!

@@ -297,6 +297,8 @@ struct House {
     files: Vec<File>,
     /// Which files each file imports.
     imports: Vec<BTreeSet<usize>>,
+    /// Which files have what it only passes on.
+    re_exports: Vec<BTreeSet<usize>>,
 }
 
 impl House {
@@ -322,21 +324,28 @@ impl House {
                 read(name.clone(), &code, &module_of(name), &modules)
             })
             .collect();
-        let imports = files.iter().enumerate().map(|(number, file)| {
-            let homes = file.imports.iter();
+        let homes = |number: usize, imports: &[Import]| -> BTreeSet<usize> {
+            let homes = imports.iter();
             let homes = homes.map(|import| home(&import.path, &modules, &files));
             homes.filter(|home| *home != number).collect()
-        });
+        };
+        let numbered = || files.iter().enumerate();
         House {
-            imports: imports.collect(),
+            imports: numbered()
+                .map(|(number, file)| homes(number, &file.imports))
+                .collect(),
+            re_exports: numbered()
+                .map(|(number, file)| homes(number, &file.re_exports))
+                .collect(),
             files,
         }
     }
 
+    /// Which file names which, be it only to re-export what is there.
     fn edges(&self) -> impl Iterator<Item = (&File, &File)> {
-        let edges = self.imports.iter().enumerate();
-        edges.flat_map(move |(from, targets)| {
-            let targets = targets.iter();
+        let edges = self.imports.iter().zip(&self.re_exports).enumerate();
+        edges.flat_map(move |(from, (imports, re_exports))| {
+            let targets = imports.union(re_exports);
             targets.map(move |&to| (&self.files[from], &self.files[to]))
         })
     }
