@@ -4,12 +4,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::Server;
+use crate::bridge::Event;
 use crate::credentials::Credentials;
-use crate::error::{Stage, Trouble};
-use crate::events::Event;
+use crate::mail::Server;
 use crate::shared::Shared;
-use crate::smtp::Session;
+use crate::smtp::{Session, Stage, Trouble};
 
 /// Checks `server`; each step is an event of `request`, the last one marked.
 pub async fn check(shared: Rc<Shared>, server: Server, request: u64) {
@@ -39,7 +38,7 @@ async fn walk(
     let mut session = loop {
         let tls = shared.tls_for(server)?;
         let trace = shared.trace(&server.host);
-        let opened = Session::open(server, &settings, &tls, trace, &mut observe).await;
+        let opened = Session::open(server, &settings.net, &tls, trace, &mut observe).await;
         if !shared.finds_identity(server, &tls).await? {
             break opened.map_err(|error| error.trouble)?;
         }
@@ -48,7 +47,7 @@ async fn walk(
     if session.offers_auth() {
         let keyring = &shared.keyring;
         let found = keyring
-            .find(server, &settings)
+            .find(server, &settings.credentials, &settings.net)
             .await
             .map_err(|why| crate::lane::credentials_trouble(server, why))?;
         match found {
@@ -58,9 +57,10 @@ async fn walk(
                 },
             ) => {
                 // It is the user who wants to know.
-                keyring.try_again(server);
-                let login = keyring
-                    .log_in(&mut session, server, &settings, &credentials)
+                shared.logins.try_again(server, None);
+                let login = shared
+                    .logins
+                    .log_in(&mut session, server, &settings.session, &credentials)
                     .await;
                 if login.is_err() {
                     keyring.renew(&credentials).await;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::events::{Event, Kind};
+use crate::bridge::{Event, Kind};
 use crate::lane::{Lane, earlier_refusals};
 use crate::smtp::{Desk, Distrust, Job, Reply, Verdict};
 use crate::spool::{EntryId, RecipientState};

@@ -9,16 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::check;
-use crate::config::{Server, Settings};
-use crate::events::Event;
+use crate::bridge::Event;
+use crate::engine::Settings;
 use crate::lane::Lane;
-use crate::platform;
+use crate::mail::{Endpoint, Server, Timestamp};
 use crate::schedule::Patience;
 use crate::shared::{Report, Shared};
-use crate::spool::{Entry, EntryId, Neighbour, Owner, Timestamp};
-use crate::tls::Endpoint;
-use crate::worker;
+use crate::spool::{Entry, EntryId, Neighbour, Owner};
+use crate::{check, platform, worker};
 
 /// The clock is looked at this often, for timers sleep while a laptop does.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -147,7 +145,7 @@ impl Dispatcher {
                 self.sessions.spawn_local(check);
             }
             Command::ForgetTls(endpoint) => self.shared.tls.forget(&endpoint),
-            Command::TryLoginAgain(server) => self.shared.keyring.try_again(&server),
+            Command::TryLoginAgain(server) => self.shared.logins.try_again(&server, None),
             Command::Interrupt => self.lanes.values().for_each(|lane| lane.interrupt()),
             Command::Stop(_) => {}
         }

@@ -1,6 +1,8 @@
 //! The native side's one instance in a process, as Emacs's thread sees it: every call
 //! here returns at once, having done at most a few file-system calls.
 
+mod settings;
+
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -13,20 +15,15 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::LocalSet;
 
-use crate::address::Path;
-use crate::config::{ConfigError, Server, Settings};
+use crate::bridge::{Answer, Event, Kind, Outbox, Requests};
 use crate::copies::Copies;
 use crate::dispatcher::{self, Command, Due};
-use crate::events::{Event, Kind, Outbox};
 use crate::flights::{Cancellation, Flights};
-use crate::message::Raw;
-use crate::requests::{Answer, Requests};
+use crate::mail::{Endpoint, Path, Raw, Server, Timestamp};
 use crate::shared::Shared;
 use crate::spool::fs::Fs;
-use crate::spool::{
-    Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError, State, Timestamp, Wishes,
-};
-use crate::tls::Endpoint;
+use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError, State, Wishes};
+pub use settings::{ConfigError, Settings, Unconfirmed};
 
 /// Why a call on the engine failed.
 #[derive(Debug, thiserror::Error)]

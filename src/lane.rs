@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::config::{Server, Unconfirmed};
+use crate::bridge::Kind;
 use crate::credentials::Unavailable;
-use crate::error::{Disposition, Stage, Trouble};
-use crate::events::Kind;
+use crate::engine::Unconfirmed;
+use crate::mail::{Server, Timestamp};
 use crate::shared::{Report, Shared};
-use crate::smtp::{Job, Reply};
-use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, SpoolError, Timestamp};
+use crate::smtp::{Disposition, Job, Reply, Stage, Trouble};
+use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, SpoolError};
 
 /// With so many messages waiting a second session is worth its handshakes.
 const MANY_WAITING: usize = 8;

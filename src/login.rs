@@ -10,10 +10,9 @@ use std::rc::Rc;
 
 use tokio::sync::Mutex;
 
-use crate::config::{Server, Settings};
 use crate::credentials::Credentials;
-use crate::error::{Disposition, Stage, Trouble};
-use crate::smtp::{AuthError, Session};
+use crate::mail::Server;
+use crate::smtp::{AuthError, Disposition, Session, SessionOptions, Stage, Trouble};
 use crate::spool::Need;
 
 /// The first, and one further mechanism: there are servers that offer one which they can't
@@ -46,10 +45,10 @@ impl Logins {
         &self,
         session: &mut Session,
         server: &Server,
-        settings: &Settings,
+        options: &SessionOptions,
         credentials: &Credentials,
     ) -> Result<Option<&'static str>, Trouble> {
-        let mut mechanisms = session.mechanisms(server, settings, credentials)?;
+        let mut mechanisms = session.mechanisms(server, options, credentials)?;
         let history = self.history(server, credentials);
         let mut history = history.lock().await;
         if let Some(refusal) = &history.refusal

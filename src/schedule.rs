@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::spool::{EntryId, Timestamp};
+use crate::mail::Timestamp;
+use crate::spool::EntryId;
 
 /// How long to pause after transient trouble, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

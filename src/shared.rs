@@ -6,17 +6,15 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Server, Settings};
+use crate::bridge::{Event, Keyring, Kind, Outbox, Requests, Trust};
 use crate::copies::Copies;
-use crate::error::{Disposition, Stage, Trouble};
-use crate::events::{Event, Kind, Outbox};
+use crate::engine::Settings;
 use crate::flights::Flights;
-use crate::keyring::Keyring;
-use crate::requests::Requests;
-use crate::smtp::{Distrust, Reply, Trace};
-use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError, Timestamp};
-use crate::tls::{Endpoint, Keeper, Tls};
-use crate::trust::Trust;
+use crate::login::Logins;
+use crate::mail::{Endpoint, Server, Timestamp};
+use crate::net::tls::{Connectors, Tls};
+use crate::smtp::{Disposition, Distrust, Reply, Stage, Trace, Trouble};
+use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
 
 /// What sessions tell the dispatcher.
 #[derive(Debug)]
@@ -43,10 +41,12 @@ pub struct Shared {
     pub copies: Arc<Copies>,
     /// Where credentials come from.
     pub keyring: Keyring,
+    /// What became of credentials.
+    pub logins: Logins,
     /// Who is asked about certificates.
     pub trust: Trust,
     /// What is known of servers' TLS.
-    pub tls: Keeper,
+    pub tls: Connectors,
     /// The latest settings.
     pub settings: RefCell<Arc<Settings>>,
     /// Reports to the dispatcher.
@@ -77,11 +77,12 @@ impl Shared {
         Shared {
             keyring: Keyring::new(Arc::clone(&outbox), Arc::clone(&requests)),
             trust: Trust::new(Arc::clone(&outbox), requests),
+            logins: Logins::default(),
             spool,
             outbox,
             flights,
             copies,
-            tls: Keeper::default(),
+            tls: Connectors::default(),
             settings: RefCell::new(Arc::new(settings)),
             reports,
             manners: RefCell::default(),
@@ -120,11 +121,14 @@ impl Shared {
     /// TLS as the settings are now; kept, so that sessions can be resumed.
     pub fn tls_for(&self, server: &Server) -> Result<Tls, Trouble> {
         let settings = Arc::clone(&self.settings.borrow());
-        let (mut tls, warning) = self.tls.tls_for(server, &settings).map_err(|error| {
-            // It may be our certificate that can't be read: another may be named by then.
-            self.tls.forget_identity(&Endpoint::of(server));
-            tls_trouble(server, error.to_string())
-        })?;
+        let (mut tls, warning) = self
+            .tls
+            .tls_for(server, &settings.net.tls)
+            .map_err(|error| {
+                // It may be our certificate that can't be read: another may be named by then.
+                self.tls.forget_identity(&Endpoint::of(server));
+                tls_trouble(server, error.to_string())
+            })?;
         if let Some(warning) = warning {
             self.outbox.push(Event::Problem(warning));
         }

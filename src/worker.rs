@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use crate::config::{Server, Settings, StreamType};
+use crate::bridge::Given;
 use crate::credentials::Credentials;
 use crate::desk::LaneDesk;
-use crate::error::{Disposition, Stage, Trouble};
-use crate::keyring::Given;
+use crate::engine::Settings;
 use crate::lane::{Lane, credentials_trouble};
+use crate::mail::{Endpoint, Server, StreamType};
+use crate::net::tls::Rejected;
 use crate::shared::Report;
-use crate::smtp::{End, OpenError, Session};
+use crate::smtp::{Disposition, End, OpenError, Session, Stage, Trouble};
 use crate::spool::Need;
-use crate::tls::{Endpoint, Rejected};
 
 /// Serves a lane: opens sessions while messages wait, keeps the last one a while.
 pub async fn serve(lane: Rc<Lane>) {
@@ -91,7 +91,8 @@ impl Worker {
         loop {
             let tls = shared.tls_for(server)?;
             let trace = shared.trace(&server.host);
-            let opened = Session::open(server, &self.settings, &tls, trace, &mut |_, _| {}).await;
+            let opened =
+                Session::open(server, &self.settings.net, &tls, trace, &mut |_, _| {}).await;
             if shared.finds_identity(server, &tls).await? {
                 if let Ok(session) = opened {
                     session.quit().await;
@@ -162,11 +163,12 @@ impl Worker {
         demand: Option<String>,
     ) -> Result<Option<Session>, Trouble> {
         let lane = Rc::clone(&self.lane);
-        let (server, keyring) = (&lane.server, &lane.shared().keyring);
+        let (server, shared) = (&lane.server, lane.shared());
+        let (keyring, logins) = (&shared.keyring, &shared.logins);
         if let Some(given) = self.given.take() {
             let credentials = given.credentials.clone();
-            return match keyring
-                .log_in(&mut session, server, &self.settings, &credentials)
+            return match logins
+                .log_in(&mut session, server, &self.settings.session, &credentials)
                 .await
             {
                 Ok(Some(_)) => {
@@ -179,7 +181,7 @@ impl Worker {
         }
         let before = self.refused.take();
         let found = keyring
-            .find(server, &self.settings)
+            .find(server, &self.settings.credentials, &self.settings.net)
             .await
             .map_err(|why| credentials_trouble(server, why))?;
         match found {
@@ -187,8 +189,8 @@ impl Worker {
                 if let Some((_, trouble)) = before.as_ref().filter(|(old, _)| *old == credentials) {
                     return Err(trouble.clone());
                 }
-                match keyring
-                    .log_in(&mut session, server, &self.settings, &credentials)
+                match logins
+                    .log_in(&mut session, server, &self.settings.session, &credentials)
                     .await
                 {
                     Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
@@ -205,8 +207,8 @@ impl Worker {
                     secret: Some(_),
                     ..
                 },
-            ) => match keyring
-                .log_in(&mut session, server, &self.settings, &credentials)
+            ) => match logins
+                .log_in(&mut session, server, &self.settings.session, &credentials)
                 .await
             {
                 Ok(None) if demand.is_some() || server.require_auth => Err(no_auth(server)),
@@ -281,6 +283,9 @@ impl Worker {
         let keyring = &lane.shared().keyring;
         match keyring.ask(&lane.server, rejected, tried).await {
             Ok(Some(given)) => {
+                // The same as before, maybe: the user will know why.
+                let logins = &lane.shared().logins;
+                logins.try_again(&lane.server, Some(&given.credentials));
                 self.given = Some(given);
                 Ok(None)
             }

@@ -7,8 +7,8 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::RecipientState::{self, Accepted, Pending, Unconfirmed};
 use server::{Extension, Options, Rule, Server, Stage, Tls};
 use std::time::Duration;
@@ -24,10 +24,9 @@ fn cut(what: &str, options: Options, rule: Rule) -> Vec<RecipientState> {
         Tls::Implicit => StreamType::Ssl,
     };
     let server = Server::start(options.rule(rule.once()));
-    let mut client = Client::new(Settings {
-        reply_timeout: Duration::from_millis(400),
-        ..settings_for(&server)
-    });
+    let mut settings = settings_for(&server);
+    settings.net.reply_timeout = Duration::from_millis(400);
+    let mut client = Client::new(settings);
     let to = target(server.port(), stream_type);
     let seen = client.try_to_send(&to, &TO, MESSAGE);
     let states: Vec<_> = seen.entry.recipients.iter().map(|one| one.state).collect();

@@ -6,8 +6,9 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, ON_THE_WIRE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::bridge::{Event, Kind};
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::{Need, RecipientState};
 use server::{Extension, Leaf, Options, Rule, Server, Stage, Tls};
 use std::time::Duration;
@@ -208,9 +209,10 @@ fn when_all_recipients_are_refused_the_next_message_still_goes() {
 /// What goes wrong before any recipient, with what the user reads, and what becomes of it.
 #[test]
 fn each_trouble_has_a_text_of_its_own_and_the_message_stays() {
-    let quick = |server: &Server| Settings {
-        reply_timeout: Duration::from_millis(300),
-        ..settings_for(server)
+    let quick = |server: &Server| {
+        let mut settings = settings_for(server);
+        settings.net.reply_timeout = Duration::from_millis(300);
+        settings
     };
     let auth = Kind::NeedsUser(Need::Auth);
     let tls = Kind::NeedsUser(Need::Tls);
@@ -335,7 +337,7 @@ fn each_trouble_has_a_text_of_its_own_and_the_message_stays() {
             match client.next_event() {
                 // Nobody is there to be asked for another password, or to judge a certificate.
                 Event::Credentials { request, .. } | Event::Certificate { request, .. } => {
-                    let nothing = rs_smtpmail::requests::Answer::Nothing;
+                    let nothing = rs_smtpmail::bridge::Answer::Nothing;
                     assert!(client.engine.answer(request, nothing));
                 }
                 Event::Outcome {
@@ -419,7 +421,7 @@ fn the_user_is_asked_for_a_password_once_for_many_messages() {
     };
     client.engine.answer(
         request,
-        rs_smtpmail::requests::Answer::Credentials(credentials),
+        rs_smtpmail::bridge::Answer::Credentials(credentials),
     );
     let mut sent = 0;
     let mut accepted = 0;

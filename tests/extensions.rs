@@ -6,9 +6,8 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, target};
-use rs_smtpmail::address::Path;
-use rs_smtpmail::config::StreamType;
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::mail::{Path, StreamType};
 use rs_smtpmail::spool::{Dsn, Wishes};
 use server::{Extension, Options, Received, Rule, Server, Stage, Tls};
 

@@ -6,8 +6,9 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::{RecipientState, State};
 use server::{Gate, Options, Rule, Server, Stage};
 use std::time::Duration;
@@ -95,8 +96,8 @@ fn what_an_engine_left_another_takes_up() {
     };
     let first = start();
     let to = target(server.port(), StreamType::Plain);
-    let recipient = rs_smtpmail::address::Path::parse("a@b", "to").unwrap();
-    let sender = rs_smtpmail::address::Path::null();
+    let recipient = rs_smtpmail::mail::Path::parse("a@b", "to").unwrap();
+    let sender = rs_smtpmail::mail::Path::null();
     first
         .send(MESSAGE, sender, vec![recipient], to, Default::default())
         .unwrap();

@@ -14,10 +14,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, Seen, settings_for, target};
-use rs_smtpmail::config::{AuthSource, Settings, StreamType};
-use rs_smtpmail::credentials::Credentials;
-use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::requests::Answer;
+use rs_smtpmail::bridge::{Answer, Event, Kind};
+use rs_smtpmail::credentials::{AuthSource, Credentials};
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::Need;
 use server::{Authority, Options, Rule, Server, SocksProxy, Stage, Tls};
 
@@ -151,12 +151,11 @@ fn settings(server: &Server, url: &str) -> Settings {
          refresh-token first-refresh token-url {url} scope \"a b\"\n"
     );
     std::fs::write(&authinfo, line).unwrap();
-    Settings {
-        auth_sources: vec![AuthSource::Netrc(authinfo)],
-        idle_timeout: Duration::ZERO,
-        trace: false,
-        ..settings_for(server)
-    }
+    let mut settings = settings_for(server);
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+    settings.idle_timeout = Duration::ZERO;
+    settings.trace = false;
+    settings
 }
 
 fn send(client: &mut Client, server: &Server) -> Seen {
@@ -391,11 +390,9 @@ fn an_endpoint_that_cannot_be_reached_defers_the_message() {
     assert!(seen.error.contains("refused"), "{}", seen.error);
 
     let mute = Endpoint::plain(&[]);
-    let settings = settings(&server, &mute.url);
-    let mut client = Client::new(Settings {
-        reply_timeout: Duration::from_secs(2),
-        ..settings
-    });
+    let mut settings = settings(&server, &mute.url);
+    settings.net.reply_timeout = Duration::from_secs(2);
+    let mut client = Client::new(settings);
     let seen = send(&mut client, &server);
     assert_eq!(seen.kind, Kind::Deferred, "{seen:?}");
     assert!(seen.error.contains("no answer within 2s"), "{}", seen.error);
@@ -417,11 +414,9 @@ fn an_endpoint_must_be_trusted_or_on_this_machine() {
     assert!(endpoint.forms().is_empty());
 
     let proxy = SocksProxy::start(server.port());
-    let settings = settings(&server, "http://login.example/token");
-    let mut client = Client::new(Settings {
-        proxy: Some(format!("127.0.0.1:{}", proxy.port())),
-        ..settings
-    });
+    let mut settings = settings(&server, "http://login.example/token");
+    settings.net.proxy = Some(format!("127.0.0.1:{}", proxy.port()));
+    let mut client = Client::new(settings);
     let seen = send(&mut client, &server);
     assert_eq!(seen.kind, Kind::NeedsUser(Need::Auth), "{seen:?}");
     assert!(seen.error.contains("use https://"), "{}", seen.error);
@@ -438,10 +433,9 @@ fn an_entry_that_is_not_complete_says_so() {
     ] {
         let line = format!("machine 127.0.0.1 token-url https://login.invalid/ {line}\n");
         std::fs::write(&authinfo, line).unwrap();
-        let mut client = Client::new(Settings {
-            auth_sources: vec![AuthSource::Netrc(authinfo.clone())],
-            ..settings_for(&server)
-        });
+        let mut settings = settings_for(&server);
+        settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo.clone())];
+        let mut client = Client::new(settings);
         let seen = send(&mut client, &server);
         assert_eq!(seen.kind, Kind::NeedsUser(Need::Auth), "{seen:?}");
         assert!(seen.error.contains(words), "{}", seen.error);
@@ -501,11 +495,9 @@ fn given(token: &str) -> Answer {
 #[test]
 fn lisp_is_asked_first_and_once_more_after_a_refusal() {
     let server = smtp(&["PLAIN", "XOAUTH2"]);
-    let settings = Settings {
-        lisp_has_tokens: true,
-        idle_timeout: Duration::ZERO,
-        ..settings_for(&server)
-    };
+    let mut settings = settings_for(&server);
+    settings.credentials.lisp_has_tokens = true;
+    settings.idle_timeout = Duration::ZERO;
     let to = target(server.port(), StreamType::Starttls);
     let mut client = Client::new(settings.clone());
     client.send(&to, &["a@b"], MESSAGE);

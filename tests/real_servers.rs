@@ -9,9 +9,9 @@ mod server;
 
 use common::{Client, MESSAGE};
 use postfix::Postfix;
-use rs_smtpmail::config::{Server, Settings, StreamType};
-use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::requests::Answer;
+use rs_smtpmail::bridge::{Answer, Event, Kind};
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::{Server, StreamType};
 use rs_smtpmail::spool::Need;
 
 fn body(message: &[u8]) -> &str {
@@ -45,10 +45,8 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
         "TLS",
     );
     for mechanism in ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"] {
-        let settings = Settings {
-            auth_mechanisms: Some(vec![mechanism.to_lowercase()]),
-            ..postfix.settings()
-        };
+        let mut settings = postfix.settings();
+        settings.session.auth_mechanisms = Some(vec![mechanism.to_lowercase()]);
         deliver(settings, &starttls, mechanism);
     }
     for mechanism in ["xoauth2", "oauthbearer"] {
@@ -61,10 +59,8 @@ fn postfix_takes_mail_by_each_way_in_and_with_each_mechanism() {
         deliver(settings, &starttls, mechanism);
     }
 
-    let settings = Settings {
-        trust_files: Vec::new(),
-        ..postfix.settings()
-    };
+    let mut settings = postfix.settings();
+    settings.net.tls.trust_files.clear();
     let mut client = Client::new(settings);
     let seen = client.try_to_send(&starttls, &["user@example.org"], MESSAGE);
     assert!(seen.error.contains("gnutls-trustfiles"), "{}", seen.error);

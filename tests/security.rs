@@ -8,16 +8,16 @@ mod server;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Port, Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::{Port, StreamType};
 use rs_smtpmail::spool::Need;
 use server::{Extension, Options, Rule, Server, Stage, Tls};
 
 fn quick(server: &Server) -> Settings {
-    Settings {
-        reply_timeout: Duration::from_secs(2),
-        ..settings_for(server)
-    }
+    let mut settings = settings_for(server);
+    settings.net.reply_timeout = Duration::from_secs(2);
+    settings
 }
 
 /// Sends to a server that follows `rule`; returns what became of it.
@@ -198,12 +198,12 @@ fn nothing_the_user_gives_breaks_a_command() {
         "",
     ] {
         assert!(
-            rs_smtpmail::address::Path::parse(text, "to").is_err(),
+            rs_smtpmail::mail::Path::parse(text, "to").is_err(),
             "{text:?}"
         );
     }
     for helo in ["me\r\nMAIL FROM:<>", "me there", "", "mé"] {
-        let server = rs_smtpmail::config::Server::new(
+        let server = rs_smtpmail::mail::Server::new(
             "localhost".to_owned(),
             Port::Number(25),
             StreamType::Plain,
@@ -215,7 +215,7 @@ fn nothing_the_user_gives_breaks_a_command() {
     }
     let none = client.engine.send(
         MESSAGE,
-        rs_smtpmail::address::Path::null(),
+        rs_smtpmail::mail::Path::null(),
         Vec::new(),
         target(25, StreamType::Plain),
         Default::default(),
@@ -236,8 +236,8 @@ fn the_trace_shows_the_dialogue_and_no_secret() {
     let mut trace = String::new();
     loop {
         match client.next_event() {
-            rs_smtpmail::events::Event::Trace { text, .. } => trace.push_str(&text),
-            rs_smtpmail::events::Event::Outcome { kind, .. } => {
+            rs_smtpmail::bridge::Event::Trace { text, .. } => trace.push_str(&text),
+            rs_smtpmail::bridge::Event::Outcome { kind, .. } => {
                 assert_eq!(kind, Kind::Sent);
                 break;
             }

@@ -6,8 +6,10 @@ mod common;
 mod server;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{AuthSource, Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
 use server::{Options, Rule, Server, SocksProxy, Stage, Tls};
 
 /// Settings whose authinfo names `mechanism`, with `secret`.
@@ -18,10 +20,9 @@ fn settings_with(server: &Server, mechanism: &str, secret: &str) -> Settings {
         mechanism.to_lowercase()
     );
     std::fs::write(&authinfo, line).unwrap();
-    Settings {
-        auth_sources: vec![AuthSource::Netrc(authinfo)],
-        ..settings_for(server)
-    }
+    let mut settings = settings_for(server);
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+    settings
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn nothing_but_235_is_success() {
         client.send(&to, &["a@b"], MESSAGE);
         // Refused: so the user is asked.
         match client.next_event() {
-            rs_smtpmail::events::Event::Credentials { rejected, .. } => {
+            rs_smtpmail::bridge::Event::Credentials { rejected, .. } => {
                 assert!(rejected.is_some(), "{code}");
             }
             other => panic!("{code}: {other:?}"),
@@ -108,7 +109,7 @@ fn a_server_that_wants_a_login_only_for_some_mail_gets_one() {
     let mut client = Client::new(Settings::default());
     let to = target(server.port(), StreamType::Plain);
     client.send(&to, &["near@example.com", "far@example.net"], MESSAGE);
-    let rs_smtpmail::events::Event::Credentials { request, .. } = client.next_event() else {
+    let rs_smtpmail::bridge::Event::Credentials { request, .. } = client.next_event() else {
         panic!("not asked");
     };
     let credentials = rs_smtpmail::credentials::Credentials {
@@ -116,12 +117,12 @@ fn a_server_that_wants_a_login_only_for_some_mail_gets_one() {
         secret: Some("pass word".to_owned().into()),
         ..Default::default()
     };
-    let answer = rs_smtpmail::requests::Answer::Credentials(credentials);
+    let answer = rs_smtpmail::bridge::Answer::Credentials(credentials);
     client.engine.answer(request, answer);
     let kinds = [client.next_event(), client.next_event()];
     assert!(matches!(
         kinds[1],
-        rs_smtpmail::events::Event::Outcome {
+        rs_smtpmail::bridge::Event::Outcome {
             kind: Kind::Sent,
             ..
         }
@@ -202,19 +203,16 @@ fn a_server_that_wants_one_connection_gets_one() {
 fn mail_goes_through_a_proxy() {
     let server = Server::start(Options::new(Tls::StartTls).require_auth());
     let proxy = SocksProxy::start(server.port());
-    let mut client = Client::new(Settings {
-        proxy: Some(format!("127.0.0.1:{}", proxy.port())),
-        ..settings_for(&server)
-    });
+    let mut settings = settings_for(&server);
+    settings.net.proxy = Some(format!("127.0.0.1:{}", proxy.port()));
+    let mut client = Client::new(settings.clone());
     let to = target(server.port(), StreamType::Starttls);
     assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
     assert_eq!(proxy.calls().len(), 1);
 
     let refusing = SocksProxy::refusing();
-    let mut client = Client::new(Settings {
-        proxy: Some(format!("127.0.0.1:{}", refusing.port())),
-        ..settings_for(&server)
-    });
+    settings.net.proxy = Some(format!("127.0.0.1:{}", refusing.port()));
+    let mut client = Client::new(settings);
     let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
     assert_eq!(seen.kind, Kind::Deferred);
     assert!(seen.error.contains("proxy 127.0.0.1:"), "{}", seen.error);
@@ -225,11 +223,11 @@ fn a_check_tells_each_step_and_sends_nothing() {
     let server = Server::start(Options::new(Tls::StartTls));
     let mut client = Client::for_server(&server);
     let mut to = target(server.port(), StreamType::Starttls);
-    let check = |client: &mut Client, to: &rs_smtpmail::config::Server| {
+    let check = |client: &mut Client, to: &rs_smtpmail::mail::Server| {
         let number = client.engine.check(to.clone()).unwrap();
         let mut steps = Vec::new();
         loop {
-            let rs_smtpmail::events::Event::Check {
+            let rs_smtpmail::bridge::Event::Check {
                 request,
                 step,
                 text,

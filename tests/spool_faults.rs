@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::engine::Engine;
-use rs_smtpmail::events::{Event, Kind};
+use rs_smtpmail::bridge::{Event, Kind};
+use rs_smtpmail::engine::{Engine, Settings};
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::fs::{Call, Fs};
 use rs_smtpmail::spool::{State, Wishes};
 use server::{Options, Rule, Server, Stage};
@@ -92,10 +92,10 @@ fn send_and_wait(
     let Ok(engine) = Engine::with_fs(directory.to_owned(), settings, wake, fs) else {
         return false;
     };
-    let to = |text| vec![rs_smtpmail::address::Path::parse(text, "to").unwrap()];
+    let to = |text| vec![rs_smtpmail::mail::Path::parse(text, "to").unwrap()];
     let accepted = engine.send(
         MESSAGE,
-        rs_smtpmail::address::Path::null(),
+        rs_smtpmail::mail::Path::null(),
         to("you@example.com"),
         target(port, StreamType::Plain),
         scenario.wishes(),
@@ -263,8 +263,8 @@ fn two_engines_on_one_spool_send_each_message_once() {
     );
     for number in 0..50 {
         let recipient = format!("u{number}@example.com");
-        let recipient = rs_smtpmail::address::Path::parse(&recipient, "to").unwrap();
-        let sender = rs_smtpmail::address::Path::null();
+        let recipient = rs_smtpmail::mail::Path::parse(&recipient, "to").unwrap();
+        let sender = rs_smtpmail::mail::Path::null();
         first
             .send(
                 MESSAGE,

@@ -10,8 +10,8 @@ mod server;
 mod tls;
 
 use postfix::Postfix;
-use rs_smtpmail::config::{StreamType, TlsSettings};
-use rs_smtpmail::tls::{Certificate, IdentityFiles, Pin};
+use rs_smtpmail::mail::StreamType;
+use rs_smtpmail::net::tls::{Certificate, IdentityFiles, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server};
@@ -194,6 +194,8 @@ fn who_vouches_for_it(world: &World) {
 
     let mut user = world.trusting();
     user.settings
+        .net
+        .tls
         .trust_files
         .push(self_signed.certificate.clone());
     let seen = world.meet("SelfSigned, in gnutls-trustfiles", &self_signed, "", user);
@@ -263,27 +265,27 @@ fn who_is_revoked(world: &World) {
     let leaf = world.leaf(Kind::Good);
     let mut user = world.trusting();
     revocation_list(&world.root, &[leaf.serial], &list);
-    user.settings.tls.crl_files = vec![list.clone()];
+    user.settings.net.tls.crl_files = vec![list.clone()];
     world
         .meet("revoked, in gnutls-crlfiles", &leaf, "", user)
         .is_refused(REVOKED, DETAILS);
     let mut user = world.trusting();
-    user.settings.tls.crl_files = vec![list.clone()];
+    user.settings.net.tls.crl_files = vec![list.clone()];
     let pinned = |port: u16| {
         let endpoint = format!("127.0.0.1:{port}");
-        user.settings.tls.pins = vec![Pin::parse(&endpoint, &[key_of(&leaf)]).unwrap()];
+        user.settings.net.tls.pins = vec![Pin::parse(&endpoint, &[key_of(&leaf)]).unwrap()];
         user
     };
     let seen = world.meet_by("revoked, and pinned", &leaf, "", StreamType::Ssl, pinned);
     seen.is_refused(REVOKED, DETAILS);
     let mut user = world.trusting();
-    user.settings.tls.crl_files = vec![list.clone()];
+    user.settings.net.tls.crl_files = vec![list.clone()];
     let another = world.leaf(Kind::Good);
     world
         .meet("another one is revoked", &another, "", user)
         .is_sent();
     let mut user = world.with_priority("NORMAL:%VERIFY_DISABLE_CRL_CHECKS");
-    user.settings.tls.crl_files = vec![list];
+    user.settings.net.tls.crl_files = vec![list];
     let what = "revoked, but %VERIFY_DISABLE_CRL_CHECKS";
     world.meet(what, &leaf, "", user).is_sent();
 }
@@ -294,10 +296,7 @@ fn what_is_pinned(world: &World) {
         let mut settings = world.settings();
         move |port: u16| {
             let endpoint = format!("127.0.0.1:{port}");
-            settings.tls = TlsSettings {
-                pins: vec![Pin::parse(&endpoint, &[key]).unwrap()],
-                ..TlsSettings::default()
-            };
+            settings.net.tls.pins = vec![Pin::parse(&endpoint, &[key]).unwrap()];
             User {
                 settings,
                 trusts,
@@ -425,7 +424,7 @@ fn what_openssl_serves(world: &World) {
     let list = world.path().join("openssl-list.pem");
     revocation_list(&world.root, &[leaf.serial], &list);
     let mut user = world.trusting();
-    user.settings.tls.crl_files = vec![list];
+    user.settings.net.tls.crl_files = vec![list];
     meet("revoked, in gnutls-crlfiles", &leaf, &[], user).is_refused(REVOKED, DETAILS);
     let rsa = world.leaf(Kind::Rsa(2048));
     let weak = "ALL:@SECLEVEL=0";

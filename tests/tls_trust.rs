@@ -8,9 +8,10 @@ mod server;
 use std::sync::Arc;
 
 use common::{Client, MESSAGE, settings_for, target};
-use rs_smtpmail::config::{AuthSource, Settings, StreamType};
-use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::requests::Answer;
+use rs_smtpmail::bridge::{Answer, Event, Kind};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Need, State};
 use server::{Authority, Extension, Leaf, Options, Rule, Server, SocksProxy, Stage, Tls};
@@ -239,11 +240,9 @@ fn passwords_go_in_clear_only_to_this_machine_or_where_allowed() {
     .unwrap();
     // What is behind a proxy is not this machine, whatever its name.
     let proxy = SocksProxy::start(server.port());
-    let settings = Settings {
-        proxy: Some(format!("127.0.0.1:{}", proxy.port())),
-        auth_sources: vec![AuthSource::Netrc(authinfo)],
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.net.proxy = Some(format!("127.0.0.1:{}", proxy.port()));
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
     let mut to = target(server.port(), StreamType::Opportunistic);
     to.host = "mail.example".to_owned();
     let mut client = Client::new(settings.clone());
@@ -261,16 +260,12 @@ fn passwords_go_in_clear_only_to_this_machine_or_where_allowed() {
     };
     assert!(!said(&server).contains("AUTH"), "{}", said(&server));
 
-    let mut client = Client::new(Settings {
-        cleartext_auth_hosts: vec!["other.example".to_owned()],
-        ..settings.clone()
-    });
+    settings.session.cleartext_auth_hosts = vec!["other.example".to_owned()];
+    let mut client = Client::new(settings.clone());
     let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
     assert_eq!(seen.kind, Kind::NeedsUser(Need::Auth));
-    let mut client = Client::new(Settings {
-        cleartext_auth_hosts: vec!["mail.example".to_owned()],
-        ..settings
-    });
+    settings.session.cleartext_auth_hosts = vec!["mail.example".to_owned()];
+    let mut client = Client::new(settings);
     assert_eq!(client.try_to_send(&to, &["a@b"], MESSAGE).kind, Kind::Sent);
     assert_eq!(server.messages()[0].user.as_deref(), Some("user"));
     // To this machine it always may.
@@ -292,7 +287,7 @@ fn a_server_that_merely_asks_for_a_certificate_gets_mail_without() {
     assert_eq!(server.connections().len(), 1);
 
     let (certificate, key) = server.authority().client_identity("user");
-    let files = rs_smtpmail::tls::IdentityFiles {
+    let files = rs_smtpmail::net::tls::IdentityFiles {
         key: server.directory().join("client.key"),
         certificate: server.directory().join("client.pem"),
     };

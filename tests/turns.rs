@@ -6,8 +6,8 @@ mod common;
 mod server;
 
 use common::{Client, target};
-use rs_smtpmail::config::StreamType;
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::mail::StreamType;
 use server::{Extension, Options, Server, Tls, TlsVersions};
 use std::time::Duration;
 

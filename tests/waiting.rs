@@ -9,10 +9,11 @@ mod server;
 use std::time::Duration;
 
 use common::{Client, MESSAGE, target};
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::events::Kind;
+use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::{StreamType, Timestamp};
 use rs_smtpmail::schedule::Patience;
-use rs_smtpmail::spool::{State, Timestamp, Wishes};
+use rs_smtpmail::spool::{State, Wishes};
 use server::{Ending, Options, Rule, Server, Stage};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -85,7 +86,7 @@ fn the_date_is_that_of_sending_if_so_wished() {
         let server = Server::start(Options::default());
         let to = target(server.port(), StreamType::Plain);
         let mut client = Client::new(Settings::default());
-        let path = |text| rs_smtpmail::address::Path::parse(text, "to").unwrap();
+        let path = |text| rs_smtpmail::mail::Path::parse(text, "to").unwrap();
         let wishes = Wishes {
             date_at_sending,
             ..Wishes::default()

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use gpgme::{Context, Data, Error, PassphraseProvider, PassphraseRequest, PinentryMode, Protocol};
 use zeroize::Zeroizing;
 
-use super::source::Ask;
+use super::passphrase::Ask;
 use super::wiped::Wiped;
 use crate::platform::with_signals;
 

@@ -6,7 +6,7 @@
 //!   -> source          the file's text; decrypted text is kept in memory
 //!      -> gpg          decryption by GnuPG (feature `gpg`)
 //!      -> text         bytes to text as Emacs decodes them
-//!   -> netrc           the entry that matches (words: the text's lexical form)
+//!   -> netrc           the entry that matches (lexer: the text's words)
 //!   -> source          decrypts a secret that is a GPG token of its own
 //! ```
 //!
@@ -21,33 +21,21 @@
 //! in use a core file has them: Emacs keeps passwords in its own heap (auth-source's
 //! cache), so keeping ours alone out of it (`MADV_DONTDUMP`) would protect nobody.
 
+mod error;
 #[cfg(feature = "gpg")]
 pub mod gpg;
+mod lexer;
 pub mod netrc;
 pub mod oauth2;
+mod options;
+mod passphrase;
 mod source;
 mod text;
 pub(crate) mod wiped;
-mod words;
 
+pub use error::Unavailable;
 pub use netrc::{Credentials, NetrcError, Query, Restriction};
 pub use oauth2::Grant;
-pub use source::{Ask, SourceError, forget, read_source, search_file};
-
-/// Why there are no credentials: one readable text, without secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// What happened, and where.
-    pub what: String,
-    /// Whether it may pass by itself.
-    pub is_transient: bool,
-}
-
-impl From<String> for Unavailable {
-    fn from(what: String) -> Self {
-        Unavailable {
-            what,
-            is_transient: false,
-        }
-    }
-}
+pub use options::{AuthSource, CredentialsOptions};
+pub use passphrase::Ask;
+pub use source::{SourceError, forget, read_source, search_file};

@@ -21,9 +21,9 @@ use std::fmt::{self, Write};
 use netrc_rs::Netrc;
 use zeroize::Zeroizing;
 
+use super::lexer::{Entry, UnexpectedMachine, entries};
 use super::oauth2::Grant;
 use super::text::with_unix_line_ends;
-use super::words::{Entry, UnexpectedMachine, entries};
 
 /// What credentials are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::Unavailable;
-use crate::config::Settings;
-use crate::http::{Answer, post_form};
-use crate::spool::Timestamp;
+use super::error::Unavailable;
+use crate::mail::Timestamp;
+use crate::net::{Answer, NetOptions, post_form};
 
 /// A token that ends so soon is not begun with.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -141,11 +140,11 @@ struct Said {
 async fn fetch(
     grant: &Grant,
     refresh_token: &str,
-    settings: &Settings,
+    options: &NetOptions,
 ) -> Result<Token, Unavailable> {
     let form = grant.form(refresh_token);
     let asked = Timestamp::now();
-    let answer = post_form(&grant.token_url, form, settings)
+    let answer = post_form(&grant.token_url, form, options)
         .await
         .map_err(|error| grant.error(&error.what, error.is_transient))?;
     understand(grant, refresh_token, &answer, asked)
@@ -279,7 +278,7 @@ pub struct Fresh {
 impl Tokens {
     /// A token for `grant`: a kept one, or else a new one. Who comes while it is fetched
     /// waits for it, for some providers take each refresh token once.
-    pub async fn get(&self, grant: &Grant, settings: &Settings) -> Result<Fresh, Unavailable> {
+    pub async fn get(&self, grant: &Grant, options: &NetOptions) -> Result<Fresh, Unavailable> {
         let Some(stored) = grant.refresh_token.as_ref().filter(|_| grant.is_complete()) else {
             let what = "the entry lacks client-id or refresh-token";
             return Err(grant.error(what, false));
@@ -296,7 +295,7 @@ impl Tokens {
         }
         kept.token = None;
         let refresh = kept.refresh.clone().unwrap_or_else(|| stored.clone());
-        let mut token = match fetch(grant, &refresh, settings).await {
+        let mut token = match fetch(grant, &refresh, options).await {
             Ok(token) => token,
             Err(error) => {
                 if !error.is_transient {

@@ -10,11 +10,8 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::netrc::{self, Credentials, NetrcError, Query};
+use super::passphrase::Ask;
 use super::text;
-
-/// Asks for a passphrase: it is called with what that is for, a key's id and owner or a
-/// file's name. Its error says why there is none, and is shown to the user.
-pub type Ask<'a> = &'a mut (dyn FnMut(&str) -> Result<Zeroizing<String>, String> + Send);
 
 /// Why a file of credentials is of no use: one readable text that names the file.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,11 @@
 use super::capabilities::Distrust;
 use super::outcome::{Ending, judge};
 use super::reply::Reply;
+use super::source::Desk;
 use super::transaction::Transaction;
-use super::transfer::{Desk, Expected, Transfer, Writing};
+use super::transfer::{Expected, Transfer, Writing};
+use super::trouble::{Disposition, Stage, Trouble};
 use super::wire::WireError;
-use crate::error::{Disposition, Stage, Trouble};
 
 impl<D: Desk> Transfer<'_, D> {
     /// Takes a reply and those that have come with it.

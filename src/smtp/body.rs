@@ -113,7 +113,7 @@ mod tests {
         #[test]
         fn no_line_of_the_content_ends_the_data(content: Vec<u8>) {
             let mut canonical = Vec::new();
-            let raw = crate::message::Raw::from(content);
+            let raw = crate::mail::Raw::from(content);
             prop_assert!(raw.write_canonical(&mut canonical).is_ok());
             let wire = encoded(&canonical, true);
             prop_assert!(!wire.starts_with(b".\r\n"));

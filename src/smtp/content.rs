@@ -7,10 +7,9 @@ use std::rc::Rc;
 
 use super::body::Source;
 use super::capabilities::Capabilities;
-use super::transfer::Job;
-use crate::downgrade::{Allowed, downgrade};
-use crate::message::with_date;
-use crate::spool::Timestamp;
+use super::source::Job;
+use crate::mail::{Timestamp, with_date};
+use crate::mime::{Allowed, downgrade};
 
 /// Octets of the longest line that may be sent (RFC 5321 section 4.5.3.1.6).
 const LONGEST_LINE: u64 = 998;

@@ -1,7 +1,7 @@
 //! From the server's replies to what becomes of each recipient.
 
 use super::reply::Reply;
-use crate::error::{Disposition, Stage, Trouble};
+use super::trouble::{Disposition, Stage, Trouble};
 use crate::spool::RecipientState;
 
 /// What one transaction decided for one recipient.

@@ -6,14 +6,15 @@ use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
 use super::auth::{self, AuthError};
 use super::capabilities::{Capabilities, Distrust};
-use super::connect::connect;
+use super::options::SessionOptions;
 use super::reply::Reply;
+use super::trouble::{Disposition, Stage, Trouble};
 use super::wire::{Trace, Wire, WireError};
-use crate::config::{Server, Settings, StreamType};
 use crate::credentials::Credentials;
-use crate::error::{Disposition, Stage, Trouble};
+use crate::mail::{Server, StreamType};
+use crate::net::tls::{Channel, Old, Rejected, Tls, TlsError};
+use crate::net::{ConnectError, NetOptions, connect};
 use crate::spool::Need;
-use crate::tls::{Channel, Old, Rejected, Tls, TlsError};
 
 /// An open session with a greeted server.
 pub struct Session {
@@ -83,16 +84,27 @@ impl Limits {
     }
 }
 
+/// Where trouble with connecting came up, and what becomes of the messages concerned.
+fn place(error: &ConnectError) -> (Stage, Disposition) {
+    let config = Disposition::NeedsUser(Need::Config);
+    match error {
+        ConnectError::Port(_) => (Stage::Lookup, config),
+        ConnectError::NoSockets => (Stage::Connect, config),
+        ConnectError::Lookup(_) => (Stage::Lookup, Disposition::Retry),
+        ConnectError::Connect(_) => (Stage::Connect, Disposition::Retry),
+    }
+}
+
 impl Session {
     /// Connects, greets, and starts TLS as the server's stream type says.
     pub async fn open(
         server: &Server,
-        settings: &Settings,
+        options: &NetOptions,
         tls: &Tls,
         trace: Option<Trace>,
         observe: Observer<'_>,
     ) -> Result<Self, OpenError> {
-        let mut session = Session::connect(server, settings, tls, trace, observe).await?;
+        let mut session = Session::connect(server, options, tls, trace, observe).await?;
         if !session.approach_tls(server, observe).await? {
             return Ok(session);
         }
@@ -100,7 +112,7 @@ impl Session {
             Ok(session) => session,
             Err(mut error) => {
                 if matches!(error.cause, Some(TlsError::Incompatible(_))) {
-                    let old = Session::probe(server, settings, tls).await;
+                    let old = Session::probe(server, options, tls).await;
                     if let Some(what) = tls.incompatible(old) {
                         error.trouble.what = what;
                         error.trouble.disposition = Disposition::NeedsUser(Need::Tls);
@@ -117,9 +129,9 @@ impl Session {
     }
 
     /// What the server makes of an old client, on a connection of its own.
-    async fn probe(server: &Server, settings: &Settings, tls: &Tls) -> Option<Old> {
+    async fn probe(server: &Server, options: &NetOptions, tls: &Tls) -> Option<Old> {
         let mut ignore = |_, _| {};
-        let session = Session::connect(server, settings, tls, None, &mut ignore).await;
+        let session = Session::connect(server, options, tls, None, &mut ignore).await;
         let mut session = session.ok()?;
         if !session.approach_tls(server, &mut ignore).await.ok()? {
             return None;
@@ -131,25 +143,28 @@ impl Session {
 
     async fn connect(
         server: &Server,
-        settings: &Settings,
+        options: &NetOptions,
         tls: &Tls,
         trace: Option<Trace>,
         observe: Observer<'_>,
     ) -> Result<Self, Trouble> {
         let endpoint = server.endpoint();
-        let connection = connect(server, settings).await.map_err(|error| Trouble {
-            endpoint: endpoint.clone(),
-            stage: error.stage,
-            disposition: error.disposition,
-            what: error.what,
-            reply: None,
+        let connection = connect(server, options).await.map_err(|error| {
+            let (stage, disposition) = place(&error);
+            Trouble {
+                endpoint: endpoint.clone(),
+                stage,
+                disposition,
+                what: error.to_string(),
+                reply: None,
+            }
         })?;
         observe(Stage::Connect, connection.peer);
         Ok(Session {
             wire: Wire::new(connection.transport, trace),
             offered: Capabilities::default(),
             limits: Limits {
-                reply: settings.reply_timeout,
+                reply: options.reply_timeout,
             },
             endpoint,
             tls: tls.clone(),
@@ -337,11 +352,11 @@ impl Session {
     pub fn mechanisms(
         &self,
         server: &Server,
-        settings: &Settings,
+        options: &SessionOptions,
         credentials: &Credentials,
     ) -> Result<Vec<&'static str>, Trouble> {
         let need_auth = Disposition::NeedsUser(Need::Auth);
-        let may_go_in_clear = self.is_local || settings.cleartext_auth_hosts.contains(&server.host);
+        let may_go_in_clear = self.is_local || options.cleartext_auth_hosts.contains(&server.host);
         if self.channel.is_none() && !may_go_in_clear {
             let what = "the line is not encrypted, so the password was not sent; use another \
                         smtpmail-stream-type, or allow it for this host with \
@@ -353,7 +368,7 @@ impl Session {
         } else {
             auth::choose(
                 &self.offered.auth,
-                settings.auth_mechanisms.as_deref(),
+                options.auth_mechanisms.as_deref(),
                 credentials.mechanism.as_deref(),
                 self.exporter().is_some(),
             )

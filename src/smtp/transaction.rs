@@ -11,10 +11,10 @@ use super::content::Content;
 use super::outcome::{Asked, Ending, Verdict, judge};
 use super::reply::Reply;
 use super::session::Session;
-use super::transfer::Job;
-use crate::address::Path;
-use crate::error::{Disposition, Stage};
-use crate::spool::{Dsn, RecipientState, Timestamp};
+use super::source::Job;
+use super::trouble::{Disposition, Stage};
+use crate::mail::{Path, Timestamp};
+use crate::spool::{Dsn, RecipientState};
 
 /// A mail transaction under way.
 pub(super) struct Transaction {

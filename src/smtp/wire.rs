@@ -12,10 +12,7 @@ use tokio::time::timeout;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::reply::{Reply, ReplyError, ReplyReader};
-
-/// What a session runs over: TCP, or TLS over it.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+use crate::net::Transport;
 
 /// Why the line is of no more use.
 #[derive(Debug, thiserror::Error)]

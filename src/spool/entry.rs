@@ -2,14 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::address::Path;
-use crate::config::Server;
-use crate::message::Facts;
+use crate::mail::{Facts, Path, Server, Timestamp};
 
 /// Names an entry for its life, across processes; sorts by the time of its making.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,32 +45,6 @@ impl fmt::Display for EntryId {
 impl fmt::Debug for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
-    }
-}
-
-/// Milliseconds since 1970, UTC: wall-clock time, for it must outlive the process.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Timestamp(pub u64);
-
-impl Timestamp {
-    /// The current time. Scheduling code is given it instead.
-    pub fn now() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Timestamp(since.as_millis() as u64)
-    }
-
-    /// The time `pause` later.
-    pub fn after(self, pause: Duration) -> Self {
-        Timestamp(self.0.saturating_add(pause.as_millis() as u64))
-    }
-
-    /// How long until this time; zero if it is past.
-    pub fn since(self, now: Timestamp) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(now.0))
     }
 }
 

@@ -27,20 +27,20 @@
 
 mod entry;
 pub mod fs;
+mod listing;
 mod owners;
 mod starttls;
-mod survey;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Timestamp, Wishes};
+pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Wishes};
 use fs::Fs;
+pub use listing::Listing;
 pub use owners::{Neighbour, Owner};
-pub use survey::Listing;
 
-use crate::message::Raw;
+use crate::mail::Raw;
 
 /// A failed call on the spool.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use super::{Spool, SpoolError, failed};
-use crate::tls::Endpoint;
+use crate::mail::Endpoint;
 
 impl Spool {
     fn starttls_seen(&self) -> PathBuf {

@@ -11,11 +11,10 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::address::Path;
-use rs_smtpmail::config::{AuthSource, Port, Server, Settings, StreamType};
-use rs_smtpmail::engine::Engine;
-use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::message::Raw;
+use rs_smtpmail::bridge::{Event, Kind};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::{Engine, Settings};
+use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 
@@ -62,15 +61,14 @@ fn main() {
         "machine localhost login user password \"pass word\"\n",
     )
     .unwrap();
-    let settings = Settings {
+    let mut settings = Settings {
         max_connections: 1,
-        trust_files: certificate.iter().cloned().collect(),
-        auth_sources: certificate
-            .map(|_| AuthSource::Netrc(authinfo))
-            .into_iter()
-            .collect(),
         ..Settings::default()
     };
+    if let Some(certificate) = certificate {
+        settings.net.tls.trust_files = vec![certificate];
+        settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+    }
     let (mut wake, writer) = std::io::pipe().unwrap();
     let engine = Engine::new(spool, settings, Box::new(writer)).unwrap();
     // The trusted roots are read once; their memory is not the message's.

@@ -6,14 +6,13 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::address::Path;
-use rs_smtpmail::config::{Port, Server, Settings, StreamType};
-use rs_smtpmail::engine::Engine;
-use rs_smtpmail::events::{Event, Kind};
-use rs_smtpmail::requests::Answer;
+use rs_smtpmail::bridge::{Answer, Event, Kind};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::{Engine, Settings};
+use rs_smtpmail::mail::{Path, Port, Server, StreamType};
+use rs_smtpmail::net::tls::{IdentityFiles, Rejected};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
-use rs_smtpmail::tls::{IdentityFiles, Rejected};
 use tempfile::TempDir;
 
 use crate::server;
@@ -198,11 +197,10 @@ pub fn settings_for(server: &server::Server) -> Settings {
     let line = "machine localhost login user password \"pass word\"\n\
                 machine 127.0.0.1 login user password \"pass word\"\n";
     std::fs::write(&authinfo, line).unwrap();
-    Settings {
-        trust_files: vec![server.ca_file()],
-        auth_sources: vec![rs_smtpmail::config::AuthSource::Netrc(authinfo)],
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.net.tls.trust_files = vec![server.ca_file()];
+    settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+    settings
 }
 
 pub fn target(port: u16, stream_type: StreamType) -> Server {

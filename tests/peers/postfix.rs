@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::config::{AuthSource, Server, Settings, StreamType};
+use rs_smtpmail::credentials::AuthSource;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::{Server, StreamType};
 
 use crate::{common, server};
 
@@ -64,11 +66,10 @@ impl Postfix {
         let (user, password) = (self.fact("USER"), self.fact("PASSWORD"));
         let line = format!("machine localhost login {user} password \"{password}\"\n");
         std::fs::write(&authinfo, line).unwrap();
-        Settings {
-            trust_files: vec![PathBuf::from(self.fact("CA_FILE"))],
-            auth_sources: vec![AuthSource::Netrc(authinfo)],
-            ..Settings::default()
-        }
+        let mut settings = Settings::default();
+        settings.net.tls.trust_files = vec![PathBuf::from(self.fact("CA_FILE"))];
+        settings.credentials.auth_sources = vec![AuthSource::Netrc(authinfo)];
+        settings
     }
 
     /// The messages in the mailbox, once there are `number`.

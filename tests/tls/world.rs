@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rs_smtpmail::config::{Settings, StreamType};
-use rs_smtpmail::events;
-use rs_smtpmail::tls::IdentityFiles;
+use rs_smtpmail::bridge;
+use rs_smtpmail::engine::Settings;
+use rs_smtpmail::mail::StreamType;
+use rs_smtpmail::net::tls::IdentityFiles;
 
 use super::{Authority, Kind, Leaf, stunnel};
 use crate::common::{Client, MESSAGE, target};
@@ -29,7 +30,7 @@ pub struct World {
 
 /// What one situation came to.
 pub struct Seen {
-    pub kind: events::Kind,
+    pub kind: bridge::Kind,
     /// With fingerprints and the port replaced by words.
     pub text: String,
     pub questions: usize,
@@ -62,10 +63,9 @@ impl World {
 
     /// Trusts the root.
     pub fn settings(&self) -> Settings {
-        Settings {
-            trust_files: vec![self.root.file(self.path())],
-            ..Settings::default()
-        }
+        let mut settings = Settings::default();
+        settings.net.tls.trust_files = vec![self.root.file(self.path())];
+        settings
     }
 
     pub fn trusting(&self) -> User {
@@ -77,7 +77,7 @@ impl World {
 
     pub fn with_priority(&self, priority: &str) -> User {
         let mut user = self.trusting();
-        user.settings.tls.priority = Some(priority.to_owned());
+        user.settings.net.tls.priority = Some(priority.to_owned());
         user
     }
 
@@ -143,12 +143,12 @@ fn generic(text: &str, port: u16) -> String {
 impl Seen {
     #[track_caller]
     pub fn is_sent(&self) {
-        assert_eq!((self.kind, self.text.as_str()), (events::Kind::Sent, ""));
+        assert_eq!((self.kind, self.text.as_str()), (bridge::Kind::Sent, ""));
     }
 
     #[track_caller]
     pub fn needs_user(&self, text: &str) {
-        let need = events::Kind::NeedsUser(rs_smtpmail::spool::Need::Tls);
+        let need = bridge::Kind::NeedsUser(rs_smtpmail::spool::Need::Tls);
         assert_eq!((self.kind, self.text.as_str()), (need, text));
     }
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rs_smtpmail::address::{Path, parse_address_list};
+use rs_smtpmail::mail::{Path, parse_address_list};
 
 fuzz_target!(|text: &str| {
     let Ok(paths) = parse_address_list(text, "To") else {

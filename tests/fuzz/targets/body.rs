@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use rs_smtpmail::message::Raw;
+use rs_smtpmail::mail::Raw;
 use rs_smtpmail::smtp::Body;
 
 fuzz_target!(|raw: &[u8]| {

@@ -1,0 +1,11 @@
+//! What Lisp is told, and what it is asked: events, and questions with their answers.
+
+mod credentials;
+mod events;
+mod requests;
+mod trust;
+
+pub(crate) use credentials::{Given, Keyring};
+pub use events::{Event, Kind, Outbox};
+pub use requests::{Account, Answer, Requests, account};
+pub(crate) use trust::Trust;
