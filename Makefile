@@ -54,10 +54,12 @@ test-lisp: test-packages module sink
 matrix: test-packages module sink
 	@tests/matrix
 
-lint: test-packages
+lint: test-packages tests/fuzz/Cargo.lock
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target \
+	  --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
@@ -71,7 +73,8 @@ bench: test-packages module sink
 
 # Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.
 FUZZ_SECONDS ?= 60
-fuzz: build-packages
+fuzz: build-packages tests/fuzz/Cargo.lock
+	@sh tests/peers/packages.sh fuzz
 	@command -v cargo-fuzz > /dev/null || $(CARGO) install --locked cargo-fuzz
 	for target in replies body addresses; do \
 	  mkdir -p tests/fuzz/corpus/$$target && \
@@ -79,6 +82,10 @@ fuzz: build-packages
 	    tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# The same versions as the package's own; cargo adds the fuzzer's.
+tests/fuzz/Cargo.lock: Cargo.lock tests/fuzz/Cargo.toml
+	cp Cargo.lock $@
 
 info: doc/rs-smtpmail.info
 
