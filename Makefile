@@ -40,7 +40,7 @@ test-packages: build-packages
 	@sh tests/peers/packages.sh test
 
 demo: module sink
-	@$(EMACS) -Q --batch -L lisp -l tests/demo.el
+	@tests/isolated $(EMACS) -Q --batch -L lisp -l tests/demo.el
 
 test: test-rust test-lisp
 
@@ -48,7 +48,7 @@ test-rust: test-packages
 	$(CARGO) test --locked
 
 test-lisp: test-packages module sink
-	$(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
+	tests/isolated $(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
 
 # The ERT suites on several versions of Emacs; makes doc/client-table.org.
 matrix: test-packages module sink
@@ -61,7 +61,7 @@ lint: test-packages tests/fuzz/Cargo.lock
 	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target \
 	  --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
-	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
+	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
 # The sources compile for other systems, too.
 cross: build-packages
@@ -69,7 +69,7 @@ cross: build-packages
 
 bench: test-packages module sink
 	$(CARGO) build --release --locked --example flush-bench
-	$(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
+	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
 
 # Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.
 FUZZ_SECONDS ?= 60
