@@ -76,10 +76,18 @@ fn what_is_left_is_a_failure() {
 
 #[test]
 fn a_process_that_is_left_is_a_failure_and_ended() {
-    let (status, process, complaints) = run("sleep 1000 > /dev/null 2>&1 & echo $!");
-    assert_eq!(status, Some(1));
+    let home = tempfile::tempdir().unwrap();
+    let output = isolated(&home, "sleep 1000 > /dev/null 2>&1 & echo $!")
+        // It is waited for in vain.
+        .env("RS_SMTPMAIL_TEST_TIMEOUT_SCALE", "0.1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaints = String::from_utf8(output.stderr).unwrap();
     assert!(complaints.contains("sleep 1000"), "{complaints}");
-    assert!(!is_running(process.trim()));
+    assert!(!is_running(
+        String::from_utf8(output.stdout).unwrap().trim()
+    ));
 }
 
 #[test]
