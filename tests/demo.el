@@ -96,12 +96,12 @@ those of this package."
                    (mapconcat (lambda (recipient) (plist-get recipient :address))
                               (plist-get sent :recipients) ", "))
           (message "%s" (sink-contents received))
-          (message "--- Emacs was busy with the first mail for %.1f ms: %.1f ms in Message \
-mode,
+          (message "--- Emacs was busy with the first mail for %.1f ms: %.1f ms in Message mode,
     which loaded what it needs and composed it; %.1f ms in this package, until
-    its module was loaded and the mail was safe on disk.  With a second mail it was busy for %.1f ms:
-    %.1f ms in Message mode, %.1f ms in this package.  Delivery (connection,
-    STARTTLS, AUTH, content) went on in the background."
+    its module was loaded and the mail was safe on disk.
+    With the second mail it was busy for %.1f ms: %.1f ms in Message mode,
+    %.1f ms in this package.
+    Delivery (connection, STARTTLS, AUTH, content) went on in the background."
                    (+ first-message first-ours) first-message first-ours
                    (+ message ours) message ours)))
     (delete-process server)
