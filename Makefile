@@ -40,7 +40,7 @@ test-packages: build-packages
 	@sh tests/peers/packages.sh test
 
 demo: module sink
-	@$(EMACS) -Q --batch -L lisp -l tests/demo.el
+	@tests/isolated $(EMACS) -Q --batch -L lisp -l tests/demo.el
 
 test: test-rust test-lisp
 
@@ -48,18 +48,20 @@ test-rust: test-packages
 	$(CARGO) test --locked
 
 test-lisp: test-packages module sink
-	$(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
+	tests/isolated $(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
 
 # The ERT suites on several versions of Emacs; makes doc/client-table.org.
 matrix: test-packages module sink
 	@tests/matrix
 
-lint: test-packages
+lint: test-packages tests/fuzz/Cargo.lock
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target \
+	  --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
-	$(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
+	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
 # The sources compile for other systems, too.
 cross: build-packages
@@ -67,11 +69,12 @@ cross: build-packages
 
 bench: test-packages module sink
 	$(CARGO) build --release --locked --example flush-bench
-	$(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
+	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
 
 # Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.
 FUZZ_SECONDS ?= 60
-fuzz: build-packages
+fuzz: build-packages tests/fuzz/Cargo.lock
+	@sh tests/peers/packages.sh fuzz
 	@command -v cargo-fuzz > /dev/null || $(CARGO) install --locked cargo-fuzz
 	for target in replies body addresses; do \
 	  mkdir -p tests/fuzz/corpus/$$target && \
@@ -79,6 +82,10 @@ fuzz: build-packages
 	    tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# The same versions as the package's own; cargo adds the fuzzer's.
+tests/fuzz/Cargo.lock: Cargo.lock tests/fuzz/Cargo.toml
+	cp Cargo.lock $@
 
 info: doc/rs-smtpmail.info
 

@@ -306,11 +306,8 @@ struct Gnupg {
 
 impl Gnupg {
     fn new() -> Self {
-        // The path of the agent's socket must be short; the usual place may not be.
-        let home = tempfile::Builder::new()
-            .prefix("gpg")
-            .tempdir_in("/tmp")
-            .unwrap();
+        // The path of the agent's socket must be short: tests/isolated sees to that.
+        let home = tempfile::tempdir().unwrap();
         // SAFETY: this is the process's only test; no other thread is at the environment.
         unsafe { std::env::set_var("GNUPGHOME", home.path()) };
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);

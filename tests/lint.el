@@ -4,7 +4,7 @@
 
 ;;; Commentary:
 
-;; emacs -Q --batch -L lisp -l tests/lint.el FILE...
+;; tests/isolated emacs -Q --batch -L lisp -l tests/lint.el FILE...
 ;; Fails on any warning of the byte-compiler, checkdoc, check-declare or
 ;; package-lint, and leaves no compiled file behind.
 
@@ -27,13 +27,12 @@
 
 (defun lint-compile (file)
   "Byte-compile FILE; every warning is a complaint."
-  (let ((byte-compile-error-on-warn t)
-        (byte-compile-dest-file-function
-         (lambda (source)
-           (expand-file-name (concat (file-name-base source) ".elc")
-                             temporary-file-directory))))
+  (let* ((byte-compile-error-on-warn t)
+         (compiled (make-temp-file "lint" nil ".elc"))
+         (byte-compile-dest-file-function (lambda (_) compiled)))
     (unless (byte-compile-file file)
-      (lint-complain "%s: does not byte-compile cleanly" file))))
+      (lint-complain "%s: does not byte-compile cleanly" file))
+    (delete-file compiled)))
 
 (defun lint-checkdoc (file)
   "Run checkdoc on FILE."

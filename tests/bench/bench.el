@@ -22,6 +22,8 @@
 (defvar bench-directory
   (file-name-as-directory (make-temp-file "rs-smtpmail-bench" t)))
 (defvar bench-ca (expand-file-name "ca.pem" bench-directory))
+;; That is in ~/.emacs.d, which smtpmail does not make.
+(setq nsm-settings-file (expand-file-name "network-security.data" bench-directory))
 (defvar bench-done 0 "Messages the module has reported on.")
 (defvar bench-rows nil)
 

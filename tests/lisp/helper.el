@@ -4,7 +4,8 @@
 
 ;;; Commentary:
 
-;; Everything is in one temporary directory, HOME included.  The engine is
+;; Everything is in one temporary directory, HOME included, and so are those of
+;; other Emacsen that are started from here: some are killed.  The engine is
 ;; started once in a process, so that the tests share a spool, and each leaves
 ;; it empty; a test that needs its own runs in an Emacs of its own.
 
@@ -27,11 +28,21 @@
 
 (add-hook 'kill-emacs-hook (lambda () (delete-directory test-directory t)))
 (setenv "HOME" test-directory)
+(setenv "TMPDIR" test-directory)
 (setenv "SMTPSERVER")
 (setenv "GNUPGHOME")
 (setq user-emacs-directory (expand-file-name ".emacs.d/" test-directory)
+      temporary-file-directory test-directory
       abbreviated-home-dir nil
       default-directory test-directory)
+
+;; Compilers in the background would write into the directory until it goes.
+(defconst test-no-native-compilation
+  '(setq native-comp-deferred-compilation nil ; Emacs 28
+         native-comp-jit-compilation nil)
+  "The form that keeps Emacs from compiling what it loads to native code.")
+
+(eval test-no-native-compilation t)
 
 (require 'gnutls)
 (require 'message)
@@ -278,6 +289,7 @@ FORM may use the variables of smtpmail and of this package as they are here."
                   :buffer (generate-new-buffer " *child*")
                   :command `(,(expand-file-name invocation-name invocation-directory)
                              "-Q" "--batch"
+                             "--eval" ,(prin1-to-string test-no-native-compilation)
                              ,@arguments
                              "-L" ,(expand-file-name "lisp" test-root)
                              "-L" ,(expand-file-name "tests/lisp" test-root)

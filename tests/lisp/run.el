@@ -4,7 +4,7 @@
 
 ;;; Commentary:
 
-;; emacs -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
+;; tests/isolated emacs -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
 ;; or without --batch, in a terminal.
 ;; Environment: RS_SMTPMAIL_TEST_TIMEOUT_SCALE (see helper.el);
 ;; RS_SMTPMAIL_TEST_SELECTOR, an ERT selector such as a regexp in quotes;

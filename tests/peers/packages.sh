@@ -3,6 +3,7 @@
 #
 #     tests/peers/packages.sh build    what building and the demo need
 #     tests/peers/packages.sh test     what the tests and benchmarks need beyond that
+#     tests/peers/packages.sh fuzz     what `make fuzz' needs beyond what building does
 #     tests/peers/packages.sh doc      what the manual needs
 #     tests/peers/packages.sh list     prints the Debian packages of all, and installs nothing
 #
@@ -16,6 +17,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build='gcc libc6-dev pkg-config libgpgme-dev emacs-nox'
 test='postfix dovecot-core openssl stunnel4 gnutls-bin msmtp curl gnupg emacs-el elpa-package-lint
 mu4e notmuch elpa-notmuch tmux debootstrap'
+fuzz=g++
 doc=texinfo
 
 case ${1-} in
@@ -32,6 +34,11 @@ test)
     brew install dovecot openssl stunnel gnutls msmtp curl gnupg     (Postfix comes with macOS)
 and the Emacs package package-lint'
     ;;
+fuzz)
+    packages=$fuzz
+    others='dnf install gcc-c++
+    pacman -S gcc'
+    ;;
 doc)
     packages=$doc
     others='dnf install texinfo
@@ -39,11 +46,11 @@ doc)
     brew install texinfo'
     ;;
 list)
-    echo "$build $test $doc"
+    echo "$build $test $fuzz $doc"
     exit 0
     ;;
 *)
-    echo "usage: ${0##*/} build|test|doc|list" >&2
+    echo "usage: ${0##*/} build|test|fuzz|doc|list" >&2
     exit 2
     ;;
 esac
@@ -52,6 +59,7 @@ esac
 is_there() {
     case $1 in
     gcc) command -v cc ;;
+    g++) command -v c++ ;;
     texinfo) command -v makeinfo ;;
     libc6-dev) echo '#include <stdlib.h>' | cc -E - ;;
     pkg-config) command -v pkg-config ;;

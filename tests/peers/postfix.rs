@@ -22,11 +22,7 @@ impl Postfix {
     /// With further `services` as tests/peers/postfix.sh takes them. `None` where it can't
     /// run, which CI does not take for an answer.
     pub fn start(services: &str) -> Option<Self> {
-        // Unix sockets are in it, whose names are short.
-        let directory = tempfile::Builder::new()
-            .prefix("pf")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let directory = tempfile::tempdir().unwrap();
         if !services.is_empty() {
             std::fs::write(directory.path().join("services"), services).unwrap();
         }

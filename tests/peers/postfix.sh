@@ -21,8 +21,9 @@
 # port is then in NAME_PORT; and options for smtpd, which asks nobody for AUTH.
 #
 # No mail leaves the machine. Recipients whose local part is "unknown" get 550, those with "later" 451.
-# Nothing outside DIR and a directory under /tmp is touched: neither /etc/postfix nor a Postfix that
+# Nothing outside DIR and a directory in TMPDIR is touched: neither /etc/postfix nor a Postfix that
 # the system runs. `stop` ends whatever `start` has begun, and leaves mail and logs in DIR/stopped.
+# TMPDIR must have a short name and be open to all: so is /tmp, and that of tests/isolated.
 #
 # Exit status 3: it can't run here (it needs root, Postfix and Dovecot).
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
@@ -71,7 +72,7 @@ submission_port='' smtps_port='' plain_port='' bare_port=''
 declare -A service_port=()
 if [ -L "$dir/state" ]; then
     state=$(readlink "$dir/state")
-    if [[ $state != /tmp/rs-smtpmail-peer.* ]]; then
+    if [[ $state != /*/rs-smtpmail-peer.* ]]; then
         echo "${0##*/}: $dir/state is not ours" >&2
         exit 1
     fi
@@ -368,7 +369,7 @@ start() {
         echo "${0##*/}: started already in $dir; stop it first" >&2
         exit 1
     fi
-    state=$(mktemp -d /tmp/rs-smtpmail-peer.XXXXXX)
+    state=$(mktemp -d "${TMPDIR:-/tmp}/rs-smtpmail-peer.XXXXXX")
     ln -s "$state" "$dir/state"
     chmod 711 "$state"
     cd "$state"

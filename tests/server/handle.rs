@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -28,8 +28,9 @@ pub struct Server {
     port: u16,
     site: Arc<Site>,
     authority: Arc<Authority>,
-    /// Holds the authority's PEM file.
-    directory: TempDir,
+    /// Holds the authority's PEM file; made when it is asked for. The server as a process, which
+    /// may be killed, has none.
+    directory: OnceLock<TempDir>,
     sessions: Arc<Sessions>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -55,12 +56,10 @@ impl Server {
 
     /// Starts the server; it listens when this returns.
     pub fn try_start(mut options: Options) -> io::Result<Self> {
-        let directory = tempfile::tempdir()?;
         let authority = match &options.authority {
             Some(authority) => authority.clone(),
             None => Arc::new(Authority::new()),
         };
-        fs::write(directory.path().join("ca.pem"), authority.pem())?;
         let (tls, end_point) = if options.tls == Tls::None {
             (None, None)
         } else {
@@ -104,7 +103,7 @@ impl Server {
             port,
             site,
             authority,
-            directory,
+            directory: OnceLock::new(),
             sessions,
             stop: Some(stop),
             thread: Some(thread),
@@ -123,7 +122,7 @@ impl Server {
 
     /// The PEM file of the authority to trust.
     pub fn ca_file(&self) -> PathBuf {
-        self.directory.path().join("ca.pem")
+        self.directory().join("ca.pem")
     }
 
     /// Who signed the certificate.
@@ -133,7 +132,12 @@ impl Server {
 
     /// A directory that lives as long as the server.
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        let directory = self.directory.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("ca.pem"), self.authority.pem()).unwrap();
+            directory
+        });
+        directory.path()
     }
 
     /// Looks at everything seen so far.
