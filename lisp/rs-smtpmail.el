@@ -59,6 +59,7 @@
 (defvar smtpmail-recipient-address-list)
 (defvar smtpmail-smtp-server)
 (defvar smtpmail-store-queue-variables)
+(defvar unload-function-defs-list)
 
 (declare-function native-comp-unit-file "ext:data.c" (comp-unit))
 (declare-function subr-native-comp-unit "ext:data.c" (subr))
@@ -76,6 +77,8 @@
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
 (declare-function rs-smtpmail--note-filed "rs-smtpmail-copy")
 (declare-function rs-smtpmail--recipients-between "rs-smtpmail-message")
+(declare-function rs-smtpmail--release "rs-smtpmail-engine")
+(declare-function rs-smtpmail--save-module "rs-smtpmail-native")
 (declare-function rs-smtpmail--sender "rs-smtpmail-message")
 (declare-function rs-smtpmail--wait-for-one "rs-smtpmail-engine")
 (declare-function rs-smtpmail--with-wishes "rs-smtpmail-later")
@@ -571,6 +574,31 @@ been sent, unless `rs-smtpmail-mode-line' is nil."
    (t
     (rs-smtpmail--return-default)
     (rs-smtpmail--unadvise))))
+
+(defun rs-smtpmail-unload-function ()
+  "Undo what this package has done to Emacs, and unload its other files."
+  (rs-smtpmail-mode -1)
+  (when (bound-and-true-p rs-smtpmail-mode-line-mode)
+    (rs-smtpmail-mode-line-mode -1))
+  (advice-remove 'message-multi-smtp-send-mail #'rs-smtpmail--around-multi-smtp)
+  (when (featurep 'rs-smtpmail-native)
+    (rs-smtpmail--release)
+    (rs-smtpmail--save-module))
+  (dolist (timer (append timer-list timer-idle-list))
+    (let ((function (timer--function timer)))
+      (when (and (symbolp function)
+                 (string-prefix-p "rs-smtpmail" (symbol-name function)))
+        (cancel-timer timer))))
+  (dolist (feature features)
+    (when (and (string-prefix-p "rs-smtpmail-" (symbol-name feature))
+               (featurep feature))
+      (unload-feature feature t)))
+  ;; The user may have kept `smtpmail-via-smtp' with our advice; it still works.
+  (defalias 'rs-smtpmail--around-via-smtp #'funcall)
+  (setq unload-function-defs-list
+        (delete '(defun . rs-smtpmail--around-via-smtp) unload-function-defs-list))
+  ;; The rest is as usual.
+  nil)
 
 (provide 'rs-smtpmail)
 
