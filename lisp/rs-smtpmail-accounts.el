@@ -111,7 +111,8 @@ OPTIONS are further ones for `rs-smtp-send'."
      account
      (lambda ()
        (unless smtpmail-smtp-server
-         (smtpmail-query-smtp-server))
+         (user-error "Sending failed: no server is set up for this mail; \
+M-x rs-smtpmail-add-account does that"))
        (rs-smtpmail--call-with-wire-bytes
         buffer
         (lambda (message)

@@ -80,7 +80,6 @@ The native functions call this when they need it."
     (let ((process (make-pipe-process :name "rs-smtpmail"
                                       :noquery t
                                       :coding 'no-conversion
-                                      :filter #'rs-smtpmail--wake
                                       :sentinel #'ignore)))
       (setq rs-smtpmail--spool (expand-file-name rs-smtpmail-spool-directory))
       (condition-case err
@@ -88,11 +87,35 @@ The native functions call this when they need it."
         (error
          (delete-process process)
          (signal (car err) (cdr err))))
-      (setq rs-smtpmail--process process)
-      (unless noninteractive
-        (run-with-idle-timer 2 nil #'rs-smtpmail--look-for-unconfirmed))
-      (add-hook 'kill-emacs-query-functions #'rs-smtpmail--before-leaving)
-      (add-hook 'kill-emacs-hook #'rs-smtpmail--stop))))
+      (process-put process 'spool rs-smtpmail--spool)
+      (rs-smtpmail--attach process))))
+
+(defun rs-smtpmail--attach (process)
+  "Hear the engine through PROCESS, and look after it when Emacs ends."
+  (setq rs-smtpmail--process process
+        rs-smtpmail--spool (process-get process 'spool))
+  (set-process-filter process #'rs-smtpmail--wake)
+  (unless noninteractive
+    (run-with-idle-timer 2 nil #'rs-smtpmail--look-for-unconfirmed))
+  (add-hook 'kill-emacs-query-functions #'rs-smtpmail--before-leaving)
+  (add-hook 'kill-emacs-hook #'rs-smtpmail--stop))
+
+(defun rs-smtpmail--attach-again ()
+  "Hear the engine if this package has been unloaded and loaded again.
+The module stays mapped meanwhile, and the engine starts once only."
+  (let ((process (get-process "rs-smtpmail")))
+    (when (and process (rs-smtp--started-p))
+      (rs-smtpmail--attach process))))
+
+(defun rs-smtpmail--release ()
+  "Stop the engine since this package is being unloaded."
+  (when (rs-smtp--started-p)
+    (rs-smtpmail--stop)
+    (set-process-filter rs-smtpmail--process #'ignore)
+    (let ((left (length (rs-smtp-queue-list))))
+      (unless (zerop left)
+        (message (ngettext "%d message stays in %s" "%d messages stay in %s" left)
+                 left (abbreviate-file-name rs-smtpmail--spool))))))
 
 (defun rs-smtpmail--stop ()
   "Stop the engine; what it has not sent stays in the spool."

@@ -17,13 +17,11 @@
 (eval-when-compile (require 'cl-lib))
 
 (defvar message-encoded-mail-cache)
-(defvar message-send-mail-function)
 (defvar message-sent-message-via)
 
 (autoload 'rs-smtpmail--parse-time "rs-smtpmail-time")
 (autoload 'rs-smtpmail--outbox-take-out "rs-smtpmail-outbox-edit")
 
-(declare-function message-default-send-mail-function "message")
 (declare-function message-set-auto-save-file-name "message")
 (declare-function message-news-p "message")
 (declare-function org-read-date "org"
@@ -38,12 +36,6 @@
 
 (defconst rs-smtpmail--send-at-field "^X-Rs-Smtpmail-Send-At[ \t]*:"
   "Regexp for the start of the field that tells when to send a mail.")
-
-(defconst rs-smtpmail--not-ours
-  '(sendmail-send-it sendmail-query-once mailclient-send-it
-    message-send-mail-with-sendmail message-send-mail-with-qmail
-    message-send-mail-with-mh message-send-mail-with-mailclient)
-  "Functions that send mail without smtpmail.")
 
 ;;;; The mail under way
 
@@ -310,13 +302,8 @@ sent so far."
       (user-error "There is no mail in this buffer"))
     (when (and message (message-news-p))
       (user-error "News can't be sent later"))
-    (let ((function (if message message-send-mail-function send-mail-function)))
-      (when (eq function 'message--default-send-mail-function)
-        (setq function (message-default-send-mail-function)))
-      (when (eq function 'message-use-send-mail-function)
-        (setq function send-mail-function))
-      (unless (or (eq function 'rs-smtpmail-send-it)
-                  (and rs-smtpmail-mode (not (memq function rs-smtpmail--not-ours))))
+    (let ((function (rs-smtpmail--sending-function message)))
+      (unless (rs-smtpmail--ours-p function)
         (user-error "This mail would be sent by `%s', which can't send it later"
                     function)))
     (if (and (symbolp bound) (commandp bound)

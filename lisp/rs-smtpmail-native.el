@@ -15,6 +15,27 @@
 (require 'rs-smtpmail-build)
 (require 'rs-smtpmail-engine)
 
+(defun rs-smtpmail--save-module ()
+  "Keep the module's functions, for this package is being unloaded.
+A module can't be mapped a second time."
+  (let (functions)
+    (mapatoms (lambda (symbol)
+                (when (and (string-prefix-p "rs-smtp-" (symbol-name symbol))
+                           (module-function-p (symbol-function symbol)))
+                  (push (cons symbol (symbol-function symbol)) functions))))
+    (put 'rs-smtpmail-module 'rs-smtpmail-functions functions)))
+
+(defun rs-smtpmail--restore-module ()
+  "Define the functions of a module that this Emacs has mapped before."
+  (let ((functions (get 'rs-smtpmail-module 'rs-smtpmail-functions)))
+    (when functions
+      (pcase-dolist (`(,symbol . ,function) functions)
+        (defalias symbol function))
+      (rs-smtpmail--check-version (rs-smtp-version) "in use")
+      (provide 'rs-smtpmail-module)
+      (rs-smtpmail--attach-again))))
+
+(rs-smtpmail--restore-module)
 (rs-smtpmail--map-module)
 
 (provide 'rs-smtpmail-native)

@@ -43,7 +43,8 @@
 ;;
 ;; Preparing the header stays smtpmail's work: `smtpmail-send-it' runs as it
 ;; is, and two of the functions that it calls are advised, the one that finds
-;; the recipients and the one that talks to the server.
+;; the recipients and the one that talks to the server.  A function that the
+;; user has defined instead of the latter runs, too, down to smtpmail's own.
 
 ;;; Code:
 
@@ -51,12 +52,17 @@
 (require 'rs-smtpmail-options)
 
 (defvar mail-header-separator)
+(defvar message-send-mail-function)
 (defvar smtpmail-address-buffer)
 (defvar smtpmail-mail-address)
 (defvar smtpmail-queue-mail)
 (defvar smtpmail-recipient-address-list)
+(defvar smtpmail-smtp-server)
 (defvar smtpmail-store-queue-variables)
+(defvar unload-function-defs-list)
 
+(declare-function native-comp-unit-file "ext:data.c" (comp-unit))
+(declare-function subr-native-comp-unit "ext:data.c" (subr))
 (declare-function rs-smtpmail--accept "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--account-in-force "rs-smtpmail-accounts")
 (declare-function rs-smtpmail--account-of-mail "rs-smtpmail-accounts")
@@ -71,6 +77,8 @@
 (declare-function rs-smtpmail--mail-recipients "rs-smtpmail-message")
 (declare-function rs-smtpmail--note-filed "rs-smtpmail-copy")
 (declare-function rs-smtpmail--recipients-between "rs-smtpmail-message")
+(declare-function rs-smtpmail--release "rs-smtpmail-engine")
+(declare-function rs-smtpmail--save-module "rs-smtpmail-native")
 (declare-function rs-smtpmail--sender "rs-smtpmail-message")
 (declare-function rs-smtpmail--wait-for-one "rs-smtpmail-engine")
 (declare-function rs-smtpmail--with-wishes "rs-smtpmail-later")
@@ -177,6 +185,12 @@ An alist of their ids and plists; see `rs-smtpmail--let-go'.")
 (defvar rs-smtpmail--spool-timer nil
   "Timer of `rs-smtpmail-mode' that looks into the spool.")
 
+(defvar rs-smtpmail--is-default nil
+  "Whether `rs-smtpmail-mode' has set `send-mail-function', never chosen before.")
+
+(defvar rs-smtpmail--choice-told nil
+  "Whether the user has been told whose mail is not ours.")
+
 (defconst rs-smtpmail--options
   '(rs-smtpmail-defer-fcc rs-smtpmail-dsn rs-smtpmail-send-at-date
     rs-smtpmail-synchronous rs-smtpmail-undo-delay smtpmail-debug-info
@@ -191,9 +205,64 @@ An alist of their ids and plists; see `rs-smtpmail--let-go'.")
   '((smtpmail-send-it . rs-smtpmail--around-send-it)
     (smtpmail-deduce-address-list . rs-smtpmail--around-deduce)
     (smtpmail-via-smtp . rs-smtpmail--around-via-smtp)
-    (smtpmail-send-queued-mail . rs-smtpmail--around-send-queued-mail)
-    (message-multi-smtp-send-mail . rs-smtpmail--around-multi-smtp))
-  "Functions of smtpmail and message.el, and our advice around them.")
+    (smtpmail-send-queued-mail . rs-smtpmail--around-send-queued-mail))
+  "Functions of smtpmail, and our advice around them while mail is ours.")
+
+(defconst rs-smtpmail--not-ours
+  '(sendmail-send-it sendmail-query-once mailclient-send-it
+    message-send-mail-with-sendmail message-send-mail-with-qmail
+    message-send-mail-with-mh message-send-mail-with-mailclient)
+  "Functions that send mail without smtpmail.")
+
+(defconst rs-smtpmail--no-server (copy-sequence "none")
+  "What stands for a server while none is known; compared by `eq'.")
+
+;;;; Whose mail it is
+
+(defun rs-smtpmail--sending-function (is-message)
+  "Return the function that sends the mail of this buffer.
+IS-MESSAGE says that the mail is Message's."
+  (let ((function (if is-message
+                      (bound-and-true-p message-send-mail-function)
+                    send-mail-function)))
+    ;; These go by the other option, and nil is Message not loaded yet.
+    (if (memq function '(nil message--default-send-mail-function
+                         message-use-send-mail-function sendmail-query-once))
+        send-mail-function
+      function)))
+
+(defun rs-smtpmail--ours-p (function)
+  "Whether the module sends what FUNCTION is asked to send."
+  (or (eq function 'rs-smtpmail-send-it)
+      (and rs-smtpmail-mode (not (memq function rs-smtpmail--not-ours)))))
+
+(defun rs-smtpmail--take-default ()
+  "Send for who has never chosen a `send-mail-function'."
+  (when (eq (default-value 'send-mail-function) 'sendmail-query-once)
+    (set-default 'send-mail-function 'rs-smtpmail-send-it)
+    (setq rs-smtpmail--is-default t)))
+
+(defun rs-smtpmail--return-default ()
+  "Let Emacs ask again who has never chosen a `send-mail-function'."
+  (when (and rs-smtpmail--is-default
+             (eq (default-value 'send-mail-function) 'rs-smtpmail-send-it))
+    (set-default 'send-mail-function 'sendmail-query-once))
+  (setq rs-smtpmail--is-default nil))
+
+(defun rs-smtpmail--tell-choice ()
+  "Tell the user, once, of an option by which mail is not ours."
+  (unless rs-smtpmail--choice-told
+    (let* ((message-function (rs-smtpmail--sending-function t))
+           (function (seq-find (lambda (function)
+                                 (memq function rs-smtpmail--not-ours))
+                               (list send-mail-function message-function))))
+      (when function
+        (setq rs-smtpmail--choice-told t)
+        (message "Mail is sent by `%s', not by rs-smtpmail, as `%s' says"
+                 function
+                 (if (eq function send-mail-function)
+                     'send-mail-function
+                   'message-send-mail-function))))))
 
 ;;;; Taking over from smtpmail
 
@@ -284,30 +353,97 @@ For smtpmail reads most of them in a temporary buffer."
 (defun rs-smtpmail--around-via-smtp (original recipients buffer &rest arguments)
   "Hand the message in BUFFER for RECIPIENTS to the module.
 Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
-  (if (not (rs-smtpmail--routing-p))
-      (apply original recipients buffer arguments)
-    (require 'rs-smtpmail-accounts)
-    (let* ((wishes rs-smtpmail--under-way)
-           (id (rs-smtpmail--accept recipients buffer (plist-get wishes :options))))
-      (rs-smtpmail--changed id)
-      (unless rs-smtpmail--resumed
-        (setq rs-smtpmail--resumed t)
-        ;; This message is accepted, whatever is wrong with others.
-        (rs-smtpmail--guarded "resuming" #'rs-smtp-queue-resume))
-      (when wishes
-        (rs-smtpmail--note-filed id wishes))
-      (when (and (rs-smtpmail--synchronous-p) (not (plist-get wishes :time)))
-        ;; What else is sent while we wait is not this message.
-        (let ((rs-smtpmail--under-way nil)
-              (rs-smtpmail--mail nil)
-              (rs-smtpmail--calls 0))
-          (rs-smtpmail--wait-for-one id)))
-      (when wishes
-        ;; A second message from the same buffer must not be filed, too.
-        (setq rs-smtpmail--under-way nil)
-        (rs-smtpmail--let-go id wishes))
-      ;; What smtpmail takes for success.
-      nil)))
+  (cond
+   ((not (rs-smtpmail--routing-p))
+    (apply original recipients buffer arguments))
+   ((rs-smtpmail--smtpmails-own-p original)
+    (rs-smtpmail--deliver recipients buffer))
+   (t
+    (apply #'rs-smtpmail--call-users original recipients buffer arguments))))
+
+;; Many have defined a `smtpmail-via-smtp' of their own, which chooses a server
+;; and calls smtpmail's, kept in a variable.  Theirs must run, and only what it
+;; keeps be replaced.  If that was taken while our advice was on, it has the
+;; advice, too, and comes back to us.  Otherwise it is the bare function, and
+;; we meet it where it opens its connection, with the server that was chosen.
+;; Whatever is not certainly smtpmail's own function is called this way.
+
+(defun rs-smtpmail--smtpmails-own-p (function)
+  "Whether FUNCTION certainly is from smtpmail.el, as compiled."
+  (let ((file (ignore-errors
+                (if (byte-code-function-p function)
+                    ;; Where its documentation is.
+                    (car-safe (aref function 4))
+                  (native-comp-unit-file (subr-native-comp-unit function))))))
+    (and (stringp file)
+         (string-match-p "\\`smtpmail\\(?:\\.elc\\|-[0-9a-f]+-[0-9a-f]+\\.eln\\)\\'"
+                         (file-name-nondirectory file)))))
+
+(defun rs-smtpmail--call-users (function &rest arguments)
+  "Call FUNCTION with ARGUMENTS, and deliver where smtpmail would connect."
+  (require 'network-stream)
+  (let ((open (symbol-function 'open-network-stream))
+        (read coding-system-for-read)
+        (write coding-system-for-write))
+    (cl-letf (((symbol-function 'open-network-stream)
+               (lambda (name &rest rest)
+                 (if (not (and (equal name "smtpmail") (rs-smtpmail--routing-p)))
+                     (apply open name rest)
+                   (rs-smtpmail--forget-no-server)
+                   ;; smtpmail leaves by this tag, too, with nil for success.
+                   (throw 'done
+                          (let ((coding-system-for-read read)
+                                (coding-system-for-write write))
+                            (apply #'rs-smtpmail--deliver
+                                   (rs-smtpmail--smtpmails-arguments)))))))
+              ;; Perhaps an account knows the server.
+              ((symbol-function 'smtpmail-query-smtp-server)
+               (lambda ()
+                 (setq smtpmail-smtp-server rs-smtpmail--no-server))))
+      (unwind-protect
+          (apply function arguments)
+        (rs-smtpmail--forget-no-server)))))
+
+(defun rs-smtpmail--forget-no-server ()
+  "Leave no trace of `rs-smtpmail--no-server'."
+  (when (eq smtpmail-smtp-server rs-smtpmail--no-server)
+    (setq smtpmail-smtp-server nil)))
+
+(defun rs-smtpmail--smtpmails-arguments ()
+  "Return the recipients and the buffer that smtpmail's function was called with.
+That is the innermost call with a list of texts and a buffer."
+  (catch 'rs-smtpmail--arguments
+    (mapbacktrace
+     (lambda (evaluated _function arguments _flags)
+       (pcase (and evaluated arguments)
+         (`((,(pred stringp) . ,_) ,(pred bufferp) . ,_)
+          (throw 'rs-smtpmail--arguments (seq-take arguments 2))))))
+    (error "Sending failed: `smtpmail-via-smtp' is not as it was")))
+
+(defun rs-smtpmail--deliver (recipients buffer)
+  "Hand the message in BUFFER for RECIPIENTS to the module."
+  (require 'rs-smtpmail-accounts)
+  (let* ((wishes rs-smtpmail--under-way)
+         (id (rs-smtpmail--accept recipients buffer (plist-get wishes :options))))
+    (rs-smtpmail--changed id)
+    (unless rs-smtpmail--resumed
+      (setq rs-smtpmail--resumed t)
+      ;; This message is accepted, whatever is wrong with others.
+      (rs-smtpmail--guarded "resuming" #'rs-smtp-queue-resume))
+    (when wishes
+      (rs-smtpmail--note-filed id wishes))
+    (when (and (rs-smtpmail--synchronous-p) (not (plist-get wishes :time)))
+      ;; What else is sent while we wait is not this message.
+      (let ((rs-smtpmail--under-way nil)
+            (rs-smtpmail--mail nil)
+            (rs-smtpmail--calls 0))
+        (rs-smtpmail--wait-for-one id)))
+    (when wishes
+      ;; A second message from the same buffer must not be filed, too.
+      (setq rs-smtpmail--under-way nil)
+      (rs-smtpmail--let-go id wishes))
+    ;; What smtpmail takes for success.
+    nil))
 
 (defun rs-smtpmail--around-send-queued-mail (original)
   "Send queued mail our way, or by ORIGINAL if `rs-smtpmail-mode' is off."
@@ -316,11 +452,22 @@ Or call ORIGINAL with these and ARGUMENTS if it is none of our business."
     (funcall original)))
 
 (defun rs-smtpmail--around-multi-smtp (original)
-  "Complete the header's account before ORIGINAL, which needs a port in it."
-  (when rs-smtpmail-mode
+  "Call ORIGINAL, `message-multi-smtp-send-mail', to send our way if it is ours.
+Where the header names a server, ORIGINAL calls smtpmail whatever the options
+say, and needs a port."
+  (if (not (or rs-smtpmail-mode
+               (rs-smtpmail--ours-p (rs-smtpmail--sending-function t))))
+      (funcall original)
     (require 'rs-smtpmail-message)
-    (rs-smtpmail--complete-smtp-method))
-  (funcall original))
+    (rs-smtpmail--complete-smtp-method)
+    (rs-smtpmail--call-routed original)))
+
+;; On at all times, for those who name `rs-smtpmail-send-it' in an option.
+;;;###autoload
+(progn
+  (autoload 'rs-smtpmail--around-multi-smtp "rs-smtpmail")
+  (advice-add 'message-multi-smtp-send-mail :around
+              #'rs-smtpmail--around-multi-smtp '((depth . 100))))
 
 (defun rs-smtpmail--synchronous-p ()
   "Whether to wait for the server's answer; see `rs-smtpmail-synchronous'."
@@ -337,11 +484,15 @@ A value for the options `send-mail-function' and the variable
 `message-send-mail-function'.  The mail is safely in the spool when this
 returns; the outcome is told later, unless `rs-smtpmail-synchronous' says
 otherwise."
+  (rs-smtpmail--call-routed #'smtpmail-send-it))
+
+(defun rs-smtpmail--call-routed (function)
+  "Call FUNCTION; the module does what it asks of smtpmail."
   (require 'smtpmail)
   (unwind-protect
       (let ((rs-smtpmail--calls (1+ rs-smtpmail--calls)))
         (rs-smtpmail--advise)
-        (smtpmail-send-it))
+        (funcall function))
     (rs-smtpmail--unadvise)))
 
 ;; For those who only `require' this file.
@@ -376,6 +527,11 @@ otherwise."
 
 ;;;; Mode
 
+(defun rs-smtpmail--when-idle ()
+  "Do what had to wait until the init file has been loaded."
+  (rs-smtpmail--tell-choice)
+  (rs-smtpmail--look-into-spool))
+
 (defun rs-smtpmail--look-into-spool ()
   "Take up what an earlier Emacs left, without the module if it left nothing."
   (let ((queue (expand-file-name "queue" rs-smtpmail-spool-directory)))
@@ -394,9 +550,10 @@ otherwise."
 (define-minor-mode rs-smtpmail-mode
   "Send by the native module what would be sent by smtpmail.
 This covers everything that calls `smtpmail-send-it',
-`smtpmail-via-smtp' or `smtpmail-send-queued-mail'.  Mail that an
-earlier Emacs left in the spool is taken up when Emacs is idle.  The mode
-line counts what has not been sent, unless `rs-smtpmail-mode-line' is nil."
+`smtpmail-via-smtp' or `smtpmail-send-queued-mail', and the mail of who has
+never chosen a `send-mail-function'.  Mail that an earlier Emacs left in the
+spool is taken up when Emacs is idle.  The mode line counts what has not
+been sent, unless `rs-smtpmail-mode-line' is nil."
   :global t
   :group 'rs-smtpmail
   (when rs-smtpmail--spool-timer
@@ -409,9 +566,39 @@ line counts what has not been sent, unless `rs-smtpmail-mode-line' is nil."
   (cond
    (rs-smtpmail-mode
     (rs-smtpmail--advise)
+    (rs-smtpmail--take-default)
+    (when after-init-time
+      (rs-smtpmail--tell-choice))
     (setq rs-smtpmail--spool-timer
-          (run-with-idle-timer 2 nil #'rs-smtpmail--look-into-spool)))
-   (t (rs-smtpmail--unadvise))))
+          (run-with-idle-timer 2 nil #'rs-smtpmail--when-idle)))
+   (t
+    (rs-smtpmail--return-default)
+    (rs-smtpmail--unadvise))))
+
+(defun rs-smtpmail-unload-function ()
+  "Undo what this package has done to Emacs, and unload its other files."
+  (rs-smtpmail-mode -1)
+  (when (bound-and-true-p rs-smtpmail-mode-line-mode)
+    (rs-smtpmail-mode-line-mode -1))
+  (advice-remove 'message-multi-smtp-send-mail #'rs-smtpmail--around-multi-smtp)
+  (when (featurep 'rs-smtpmail-native)
+    (rs-smtpmail--release)
+    (rs-smtpmail--save-module))
+  (dolist (timer (append timer-list timer-idle-list))
+    (let ((function (timer--function timer)))
+      (when (and (symbolp function)
+                 (string-prefix-p "rs-smtpmail" (symbol-name function)))
+        (cancel-timer timer))))
+  (dolist (feature features)
+    (when (and (string-prefix-p "rs-smtpmail-" (symbol-name feature))
+               (featurep feature))
+      (unload-feature feature t)))
+  ;; The user may have kept `smtpmail-via-smtp' with our advice; it still works.
+  (defalias 'rs-smtpmail--around-via-smtp #'funcall)
+  (setq unload-function-defs-list
+        (delete '(defun . rs-smtpmail--around-via-smtp) unload-function-defs-list))
+  ;; The rest is as usual.
+  nil)
 
 (provide 'rs-smtpmail)
 

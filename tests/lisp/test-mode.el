@@ -68,7 +68,7 @@
 (ert-deftest test-mode-is-seen-by-the-test ()
   (let ((trace (test-mode-trace '(rs-smtpmail-mode 1))))
     (dolist (symbol '(smtpmail-via-smtp smtpmail-send-it timer-idle-list
-                      message-multi-smtp-send-mail))
+                      send-mail-function))
       (should (memq symbol trace)))))
 
 (ert-deftest test-mode-leaves-no-trace ()
@@ -98,11 +98,9 @@
                   '(cl-flet ((advised ()
                                (mapcar (lambda (function)
                                          (and (advice--p (symbol-function function)) t))
-                                       '(message-multi-smtp-send-mail
-                                         smtpmail-via-smtp))))
+                                       '(smtpmail-send-it smtpmail-via-smtp))))
                      (require 'rs-smtpmail)
                      (rs-smtpmail-mode 1)
-                     (load "message" nil t)
                      (load "smtpmail" nil t)
                      (let ((on (advised)))
                        (rs-smtpmail-mode -1)

@@ -75,14 +75,6 @@
         (advice-remove 'smtpmail-via-smtp advice)))
     (should (= 1 (test-received-count)))))
 
-(ert-deftest test-sending-asks-for-a-server-when-there-is-none ()
-  (test-with-server nil
-    (let ((smtpmail-smtp-server nil))
-      (cl-letf (((symbol-function 'smtpmail-query-smtp-server)
-                 (lambda () (setq smtpmail-smtp-server "localhost"))))
-        (test-send-synchronously (test-header))))
-    (should (= 1 (test-received-count)))))
-
 (ert-deftest test-sending-entry-keeps-its-server ()
   "A later change of settings reroutes nothing."
   (test-with-server (test-script '(:stage "greeting" :hold "gate"))
