@@ -20,7 +20,7 @@
 (require 'rs-smtpmail-watch)
 (eval-when-compile (require 'cl-lib))
 
-(declare-function rs-smtpmail--when-user-is-there "rs-smtpmail-auth")
+(declare-function rs-smtpmail--when-user-is-there "rs-smtpmail-ask")
 (defvar rs-smtpmail--event-functions)
 
 ;;;; Internal variables

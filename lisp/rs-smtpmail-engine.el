@@ -13,6 +13,7 @@
 ;;; Code:
 
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 (require 'rs-smtpmail-auth)
 (require 'rs-smtpmail-tls)
 (require 'rs-smtpmail-watch)
