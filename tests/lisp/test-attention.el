@@ -1,4 +1,4 @@
-;;; test-attention.el --- Who is asked, and what C-g stops  -*- lexical-binding: t; -*-
+;;; test-attention.el --- Who is asked, what C-g stops, and how Emacs is left  -*- lexical-binding: t; -*-
 
 ;; SPDX-License-Identifier: GPL-3.0-or-later
 
@@ -51,6 +51,57 @@ FORM is evaluated with the spool and the server of this test."
                       (test-attention-command ,form "-nw"))
            ,@body)
        (test-tmux "kill-server"))))
+
+(defun test-attention-wait-for-the-end ()
+  "Wait until the Emacs in the terminal has ended."
+  (sink-wait "the end of Emacs"
+             (lambda () (not (string-match-p "windows" (test-tmux "list-sessions"))))))
+
+;;;; Leaving Emacs
+
+(defun test-attention-spoil (how)
+  "Return a form that spoils the spool, by HOW: `gone', `file' or `locked'."
+  (pcase how
+    ('gone '(delete-directory rs-smtpmail-spool-directory t))
+    ('file '(progn (delete-directory rs-smtpmail-spool-directory t)
+                   (write-region "" nil (directory-file-name rs-smtpmail-spool-directory)
+                                 nil 'silent)))
+    ('locked '(set-file-modes (expand-file-name "sending" rs-smtpmail-spool-directory) 0))))
+
+(ert-deftest test-attention-leaving-with-a-bad-spool ()
+  "Emacs can be left, and it is said what is wrong."
+  (let ((smtpmail-smtp-service 25))
+    (dolist (how `(gone file ,@(unless (zerop (user-uid)) '(locked))))
+      (let ((rs-smtpmail-spool-directory (test-new-directory "spool")))
+        (should
+         (string-match-p
+          "\\`What waits to be sent is not known: .*; leave Emacs\\? left\\'"
+          (test-emacs-output
+           `(progn
+              (require 'rs-smtpmail-engine)
+              (rs-smtp-queue-list)
+              ,(test-attention-spoil how)
+              (setq noninteractive nil)
+              (cl-letf (((symbol-function 'y-or-n-p)
+                         (lambda (prompt) (princ prompt) t)))
+                (when (run-hook-with-args-until-failure 'kill-emacs-query-functions)
+                  (princ "left")))
+              (setq noninteractive t)
+              (kill-emacs 0)))))))))
+
+(ert-deftest test-attention-leaving-a-terminal-with-a-bad-spool ()
+  (skip-unless (executable-find "tmux"))
+  (let ((smtpmail-smtp-service 25)
+        (rs-smtpmail-spool-directory (test-new-directory "spool")))
+    (test-with-emacs-in-tmux `(progn (rs-smtpmail-mode)
+                                     (rs-smtp-queue-list)
+                                     ,(test-attention-spoil 'gone)
+                                     (message "Ready"))
+      (test-terminal-wait "Ready")
+      (test-tmux "send-keys" "C-x" "C-c")
+      (test-terminal-wait "leave Emacs\\? (y or n)")
+      (test-tmux "send-keys" "y")
+      (test-attention-wait-for-the-end))))
 
 ;;;; C-g
 
