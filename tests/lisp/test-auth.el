@@ -486,7 +486,10 @@ PASSWORDS are as for `test-interactively'."
         (num-nonmacro-input-events 7)
         (noninteractive nil)
         (minibuffer nil))
-    (cl-letf (((symbol-function 'active-minibuffer-window) (lambda () minibuffer)))
+    (cl-letf (((symbol-function 'active-minibuffer-window) (lambda () minibuffer))
+              ((symbol-function 'recursion-depth) (lambda () 0))
+              ((symbol-function 'this-single-command-keys) (lambda () []))
+              ((symbol-function 'input-pending-p) #'ignore))
       ;; In the background: when nothing is typed.
       (should-not (rs-smtpmail--user-is-there-p nil))
       (should-not (rs-smtpmail--user-is-there-p 6))
