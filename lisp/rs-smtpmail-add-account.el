@@ -16,11 +16,11 @@
 (require 'puny)
 (require 'rs-smtpmail)
 (require 'rs-smtpmail-accounts)
+(require 'rs-smtpmail-ask)
 (require 'rs-smtpmail-providers)
 (require 'rs-smtpmail-watch)
 (eval-when-compile (require 'cl-lib))
 
-(declare-function rs-smtpmail--when-user-is-there "rs-smtpmail-auth")
 (defvar rs-smtpmail--event-functions)
 
 ;;;; Internal variables
@@ -37,34 +37,42 @@
 
 (defvar rs-smtpmail--account-checks nil
   "Alist from the number of a check to a function to call when it has ended.
-Its argument is whether all went well.")
+Its argument is what came of it: `good', `failed', or `untried' if the
+server wants a password, and none was there to be tried.")
+
+(defvar rs-smtpmail--untried-checks nil
+  "Numbers of the checks under way that had no password to try.")
 
 ;;;; The DNS
 
 (defun rs-smtpmail--dns-answers (queries)
   "Return the answers to QUERIES, each a list (NAME TYPE), in their order.
-An answer is a list of data, as `dns-query' returns one of.  What has
-not come after `rs-smtpmail--dns-seconds' is nil."
-  (let* ((unanswered (list nil))
-         (answers (make-vector (length queries) unanswered))
-         (end (time-add nil rs-smtpmail--dns-seconds)))
+An answer is a list of data, as `dns-query' returns one of.  What could
+not be asked, or has not come after `rs-smtpmail--dns-seconds', is the
+symbol `unknown'."
+  (let ((answers (make-vector (length queries) 'unanswered))
+        (end (time-add nil rs-smtpmail--dns-seconds)))
     (cl-loop for (name type) in queries
              for index from 0
              do (rs-smtpmail--dns-ask name type answers index))
-    (while (and (seq-contains-p answers unanswered #'eq)
+    (while (and (seq-contains-p answers 'unanswered #'eq)
                 (time-less-p nil end))
       (accept-process-output nil 0.05))
-    (mapcar (lambda (answer) (unless (eq answer unanswered) answer)) answers)))
+    (mapcar (lambda (answer) (if (eq answer 'unanswered) 'unknown answer)) answers)))
 
 (defun rs-smtpmail--dns-ask (name type answers index)
   "Have the data of TYPE for NAME put into the vector ANSWERS at INDEX."
-  (dns-query-asynchronous
-   name
-   (lambda (reply)
-     (aset answers index (rs-smtpmail--dns-data reply type)))
-   type t)
-  (unless dns-servers
-    (aset answers index nil)))
+  (unless (and (ignore-errors
+                 ;; Without a network, it depends on the system where it fails.
+                 (dns-query-asynchronous
+                  name
+                  (lambda (reply)
+                    (aset answers index
+                          (if reply (rs-smtpmail--dns-data reply type) 'unknown)))
+                  type t)
+                 t)
+               dns-servers)
+    (aset answers index 'unknown)))
 
 (defun rs-smtpmail--dns-data (reply type)
   "Return the data of the records of TYPE that answer in REPLY."
@@ -110,10 +118,15 @@ Each has, beside some of the settings of an account, a `:source' and
 perhaps a `:hint'."
   (let ((domain (downcase (puny-encode-domain domain))))
     (pcase-let*
-        ((`(,submissions ,submission ,mx)
+        ((answers
           (rs-smtpmail--dns-answers `((,(concat "_submissions._tcp." domain) SRV)
                                       (,(concat "_submission._tcp." domain) SRV)
                                       (,domain MX))))
+         (source (if (memq 'unknown answers)
+                     (lambda (text) (concat text "; the DNS did not answer"))
+                   #'identity))
+         (`(,submissions ,submission ,mx)
+          (mapcar (lambda (answer) (unless (eq answer 'unknown) answer)) answers))
          (provider (or (rs-smtpmail--provider :domains domain)
                        (seq-some (lambda (record)
                                    (rs-smtpmail--provider :mx (downcase (cdr record))))
@@ -127,10 +140,13 @@ perhaps a `:hint'."
                                                proposal domain provider))))
                from-dns)
        (and provider
-            (list (append provider (list :source (concat "that of " (plist-get provider :name))))))
+            (list (append provider
+                          (list :source (funcall source
+                                                 (concat "that of "
+                                                         (plist-get provider :name)))))))
        (mapcar (lambda (host)
                  (list :server (concat host "." domain) :port 465 :stream-type 'ssl
-                       :source "a guess"))
+                       :source (funcall source "a guess")))
                '("smtp" "mail"))))))
 
 (defun rs-smtpmail--srv-hint (proposal domain provider)
@@ -173,7 +189,7 @@ PROVIDER is the domain's, if it is known."
           :user (and user (not (string-empty-p user)) user))))
 
 (defun rs-smtpmail--check-account (address account proposals)
-  "Check ACCOUNT for ADDRESS, and then ask whether to save it.
+  "Check ACCOUNT for ADDRESS, and then ask whether to use it.
 PROPOSALS are the defaults for changing it."
   (let* ((buffer (rs-smtpmail-check-server
                   (rs-smtpmail--call-with-account account #'rs-smtpmail--server)))
@@ -192,70 +208,115 @@ PROPOSALS are the defaults for changing it."
           (insert "\n\n"))))
     (add-hook 'rs-smtpmail--event-functions #'rs-smtpmail--account-check-event)
     (push (cons (car (rassq buffer rs-smtpmail--checks))
-                (lambda (ok)
+                (lambda (verdict)
                   (rs-smtpmail--when-user-is-there
                    #'rs-smtpmail--decide-account
-                   (list address account proposals ok))))
+                   (list address account proposals verdict))))
           rs-smtpmail--account-checks)))
 
 (defun rs-smtpmail--account-check-event (event)
   "Go on with the account whose check has ended with EVENT."
-  (when (and (eq (plist-get event :event) 'check)
-             (plist-get event :last))
+  (when (eq (plist-get event :event) 'check)
     (let* ((number (plist-get event :request))
            (function (alist-get number rs-smtpmail--account-checks)))
-      (when function
-        (setf (alist-get number rs-smtpmail--account-checks nil t) nil)
-        (funcall function (plist-get event :ok))))))
+      (cond
+       ((null function))
+       ((plist-get event :last)
+        (let ((verdict (cond ((not (plist-get event :ok)) 'failed)
+                             ((memq number rs-smtpmail--untried-checks) 'untried)
+                             (t 'good))))
+          (setf (alist-get number rs-smtpmail--account-checks nil t) nil)
+          (setq rs-smtpmail--untried-checks (delq number rs-smtpmail--untried-checks))
+          (funcall function verdict)))
+       ((rs-smtpmail--no-password-p event)
+        (push number rs-smtpmail--untried-checks))))))
+
+(defun rs-smtpmail--no-password-p (event)
+  "Whether EVENT, a step of a check, is that there was no password to try."
+  (and (equal (plist-get event :step) "AUTH")
+       (string-prefix-p "offered; no password" (plist-get event :text))))
 
 (defun rs-smtpmail--decide-account (checked)
   "Ask what to do with an account.
 CHECKED is a list of its address, its settings, the proposals that are
-defaults for changing it, and whether the check went well."
-  (pcase-let ((`(,address ,account ,proposals ,ok) checked))
-    (pcase (car (read-multiple-choice
-                 (format (if ok "%s can be used for %s"
-                           "%s could not be used for %s, see above")
-                         (plist-get account :server) address)
-                 '((?s "save" "Save the account for this and future sessions")
-                   (?c "change" "Change the settings, and check them again")
-                   (?q "quit" "Forget the account"))))
-      (?s (rs-smtpmail--save-account address account))
+defaults for changing it, and what came of the check."
+  (pcase-let ((`(,address ,account ,proposals ,verdict) checked))
+    (pcase (car (rs-smtpmail--stoppably
+                  (read-multiple-choice
+                   (format (pcase verdict
+                             ('good "%s can be used for %s")
+                             ('untried "%s answers; no password was tried, \
+the first mail from %s asks for it")
+                             (_ "%s could not be used for %s, see above"))
+                           (plist-get account :server) address)
+                   '((?s "save" "Use the account in this and future sessions")
+                     (?u "use" "Use the account in this session only")
+                     (?c "change" "Change the settings, and check them again")
+                     (?q "quit" "Forget the account")))))
+      (?s (rs-smtpmail--use-account address account t))
+      (?u (rs-smtpmail--use-account address account nil))
       (?c (rs-smtpmail--check-account
            address
            (rs-smtpmail--read-account
             address
             ;; What did not work is the last that is proposed.
             (let ((own (append account (list :source "as before"))))
-              (if ok (cons own proposals)
-                (append (seq-remove (lambda (proposal)
-                                      (equal (plist-get proposal :server)
-                                             (plist-get account :server)))
-                                    proposals)
-                        (list own)))))
+              (if (eq verdict 'failed)
+                  (append (seq-remove (lambda (proposal)
+                                        (equal (plist-get proposal :server)
+                                               (plist-get account :server)))
+                                      proposals)
+                          (list own))
+                (cons own proposals))))
            proposals)))))
 
-(defun rs-smtpmail--save-account (address account)
-  "Save ACCOUNT for ADDRESS by Customize, in place of an earlier one."
-  (let ((same (lambda (entry)
-                (and (stringp (car entry))
-                     (rs-smtpmail--same-address-p (car entry) address)))))
-    (customize-save-variable
-     'rs-smtpmail-accounts
-     (if (seq-some same rs-smtpmail-accounts)
-         (mapcar (lambda (entry) (if (funcall same entry) (cons address account) entry))
-                 rs-smtpmail-accounts)
-       ;; The first that fits decides: whole domains come last.
-       (if (string-prefix-p "*@" address)
-           (append rs-smtpmail-accounts (list (cons address account)))
-         (cons (cons address account) rs-smtpmail-accounts)))))
-  (message "Mail from %s goes to %s.  %s" address (plist-get account :server)
+;;;; Using the account
+
+(defun rs-smtpmail--use-account (address account save)
+  "Use ACCOUNT for ADDRESS, and see to it that mail can be sent from there.
+If SAVE is non-nil, then also in future sessions."
+  (let ((options
+         `((rs-smtpmail-accounts . ,(rs-smtpmail--accounts-with address account))
+           ,@(and (rs-smtpmail--no-address-chosen-p)
+                  (not (string-prefix-p "*@" address))
+                  `((user-mail-address . ,address)))
+           ,@(and (eq send-mail-function 'sendmail-query-once)
+                  '((send-mail-function . rs-smtpmail-send-it))))))
+    (pcase-dolist (`(,option . ,value) options)
+      (customize-set-variable option value))
+    (when save
+      (pcase-dolist (`(,option . ,value) options)
+        (customize-save-variable option value))))
+  (message "Mail from %s goes to %s.%s" address (plist-get account :server)
            (if (or rs-smtpmail-mode
                    (eq send-mail-function #'rs-smtpmail-send-it)
                    (eq (bound-and-true-p message-send-mail-function)
                        #'rs-smtpmail-send-it))
-               "The password is asked for when it is first needed."
-             "Now turn `rs-smtpmail-mode' on.")))
+               (substitute-command-keys "  \\[compose-mail] writes one.")
+             "  Now turn `rs-smtpmail-mode' on.")))
+
+(defun rs-smtpmail--accounts-with (address account)
+  "Return `rs-smtpmail-accounts' with ACCOUNT for ADDRESS.
+It takes the place of an earlier one."
+  (let ((same (lambda (entry)
+                (and (stringp (car entry))
+                     (rs-smtpmail--same-address-p (car entry) address)))))
+    (cond
+     ((seq-some same rs-smtpmail-accounts)
+      (mapcar (lambda (entry) (if (funcall same entry) (cons address account) entry))
+              rs-smtpmail-accounts))
+     ;; The first that fits decides: whole domains come last.
+     ((string-prefix-p "*@" address)
+      (append rs-smtpmail-accounts (list (cons address account))))
+     (t (cons (cons address account) rs-smtpmail-accounts)))))
+
+(defun rs-smtpmail--no-address-chosen-p ()
+  "Whether `user-mail-address' is only what Emacs has made up."
+  (and (not (getenv "EMAIL"))
+       (not (get 'user-mail-address 'saved-value))
+       (not (get 'user-mail-address 'customized-value))
+       (member user-mail-address
+               (list nil "" (eval (car (get 'user-mail-address 'standard-value)) t)))))
 
 ;;;; Command
 
@@ -265,8 +326,12 @@ defaults for changing it, and whether the check went well."
 ADDRESS may be \"*@DOMAIN\", for all addresses there.  Settings are
 proposed: what the domain has in the DNS, what is known of the provider,
 or guesses.  They are checked as `rs-smtpmail-check-server' does, and
-saved if you then agree."
-  (interactive (list (read-string "Mail address: " user-mail-address)))
+saved if you then agree.  With them, where you have chosen nothing else,
+ADDRESS becomes `user-mail-address', and `send-mail-function' becomes
+`rs-smtpmail-send-it'."
+  (interactive (list (read-string "Mail address: "
+                                  (unless (rs-smtpmail--no-address-chosen-p)
+                                    user-mail-address))))
   (let* ((address (string-trim address))
          (domain (and (equal (ignore-error rs-smtp-address-error
                                (rs-smtp-parse-addresses address "Address"))

@@ -14,6 +14,7 @@
 (require 'auth-source)
 (require 'gnutls)
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 (require 'rs-smtpmail-tls)
 
 (defvar epg-pinentry-mode)
@@ -21,7 +22,6 @@
 
 (declare-function rs-smtp--can-decrypt-p "ext:rs-smtpmail-module" () t)
 (declare-function rs-smtp--answer "ext:rs-smtpmail-module" (request answer) t)
-(declare-function rs-smtpmail--guarded "rs-smtpmail-engine")
 (autoload 'rs-smtpmail--obsolete-credentials "rs-smtpmail-obsolete")
 
 (autoload 'rs-smtpmail--answer-token "rs-smtpmail-oauth2")
@@ -182,12 +182,13 @@ auth-source-xoauth2-plugin replaces secrets with access tokens."
 (defun rs-smtpmail--search (event number)
   "Search the source of that NUMBER for EVENT; return an answer."
   (condition-case err
-      (if (eq (nth number rs-smtpmail--lisp-sources) 'smtpmail-auth-credentials)
-          (rs-smtpmail--obsolete-credentials (plist-get event :host)
-                                             (plist-get event :port)
-                                             (plist-get event :user))
-        (rs-smtpmail--search-backend event (nth number rs-smtpmail--lisp-sources)))
-    (quit (list :error "Searching for credentials was quit"))
+      (rs-smtpmail--stoppably
+        (if (eq (nth number rs-smtpmail--lisp-sources) 'smtpmail-auth-credentials)
+            (rs-smtpmail--obsolete-credentials (plist-get event :host)
+                                               (plist-get event :port)
+                                               (plist-get event :user))
+          (rs-smtpmail--search-backend event (nth number rs-smtpmail--lisp-sources))))
+    (quit (list :later "You have stopped the search for the password"))
     (error (list :error (format "Searching for credentials failed: %s"
                                 (error-message-string err))))))
 
@@ -227,8 +228,8 @@ auth-source-xoauth2-plugin replaces secrets with access tokens."
     (unwind-protect
         (setq answer
               (condition-case err
-                  (let* ((inhibit-quit nil)
-                         (found (rs-smtpmail--prompt event))
+                  (let* ((found (rs-smtpmail--stoppably
+                                  (rs-smtpmail--prompt event)))
                          (save (plist-get found :save-function)))
                     (setq rs-smtpmail--last-user (plist-get found :user))
                     (when save
@@ -290,7 +291,7 @@ A search with :create would find just those that have been rejected."
       (setq rs-smtpmail--unsaved (delq unsaved rs-smtpmail--unsaved))
       (rs-smtpmail--when-user-is-there
        (lambda (_)
-         (let ((inhibit-quit nil))
+         (rs-smtpmail--stoppably
            (funcall (nth 2 unsaved))))))))
 
 (defun rs-smtpmail--answer-passphrase (event)
@@ -304,36 +305,15 @@ A search with :create would find just those that have been rejected."
   (let ((answer (list :error "No passphrase was given")))
     (unwind-protect
         (condition-case nil
-            (let ((inhibit-quit nil))
-              (setq answer
-                    (list :secret (read-passwd (format "Passphrase for %s: "
-                                                       (plist-get event :hint))))))
+            (setq answer
+                  (list :secret
+                        (rs-smtpmail--stoppably
+                          (read-passwd (format "Passphrase for %s: "
+                                               (plist-get event :hint))))))
           (quit nil))
       (rs-smtpmail--answer event answer)
       (when (plist-get answer :secret)
         (clear-string (plist-get answer :secret))))))
-
-;;;; The user's attention
-
-(defvar rs-smtpmail--awaited)
-
-(defun rs-smtpmail--user-is-there-p (seen)
-  "Whether a question now would not take the user by surprise.
-SEEN is the value of `num-nonmacro-input-events' half a second ago."
-  (and (not (active-minibuffer-window))
-       ;; A daemon without frames has nobody to ask.
-       (or (not (daemonp)) (cdr (frame-list)))
-       (or (> (hash-table-count rs-smtpmail--awaited) 0)
-           ;; Not `current-idle-time', which stands still after a question.
-           (eql seen num-nonmacro-input-events))))
-
-(defun rs-smtpmail--when-user-is-there (function &optional argument seen)
-  "Call FUNCTION with ARGUMENT, now or when the user does not type.
-SEEN is for `rs-smtpmail--user-is-there-p'."
-  (if (rs-smtpmail--user-is-there-p seen)
-      (rs-smtpmail--guarded "asking" function argument)
-    (run-at-time 0.5 nil #'rs-smtpmail--when-user-is-there
-                 function argument num-nonmacro-input-events)))
 
 (provide 'rs-smtpmail-auth)
 

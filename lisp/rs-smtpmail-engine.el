@@ -13,6 +13,7 @@
 ;;; Code:
 
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 (require 'rs-smtpmail-auth)
 (require 'rs-smtpmail-tls)
 (require 'rs-smtpmail-watch)
@@ -119,8 +120,10 @@ The module stays mapped meanwhile, and the engine starts once only."
 
 (defun rs-smtpmail--stop ()
   "Stop the engine; what it has not sent stays in the spool."
-  (when (rs-smtp--started-p)
-    (rs-smtp--stop rs-smtpmail--stop-seconds)))
+  ;; In batch Emacs, an error would keep it from being left.
+  (with-demoted-errors "Stopping to send mail: %S"
+    (when (rs-smtp--started-p)
+      (rs-smtp--stop rs-smtpmail--stop-seconds))))
 
 (defun rs-smtpmail--register-callback (id callback)
   "Arrange for CALLBACK to get the outcomes of entry ID.
@@ -468,8 +471,20 @@ What the server puts off is tried again, `smtpmail-retries' times in all."
       (rs-smtp-queue-schedule id nil))))
 
 (defun rs-smtpmail--before-leaving ()
-  "Ask what to do about mail in flight; return nil to stay in Emacs."
-  (let ((ids (and (not noninteractive) (rs-smtpmail--in-flight))))
+  "Ask what to do about mail in flight; return nil to stay in Emacs.
+Where nobody can be asked, Emacs is left.  An error must not keep anybody
+in Emacs, either."
+  (or noninteractive
+      (not (rs-smtpmail--on-screen-p))
+      (condition-case err
+          (rs-smtpmail--settle-before-leaving)
+        (error
+         (y-or-n-p (format "What waits to be sent is not known: %s; leave Emacs? "
+                           (error-message-string err)))))))
+
+(defun rs-smtpmail--settle-before-leaving ()
+  "Ask what to do about mail in flight, and do it; return nil to stay."
+  (let ((ids (rs-smtpmail--in-flight)))
     (or (null ids)
         (pcase (car (read-multiple-choice
                      (format "%d message%s being sent"

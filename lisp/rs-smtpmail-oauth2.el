@@ -13,6 +13,7 @@
 ;;; Code:
 
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 (require 'subr-x)
 
 (declare-function rs-smtpmail--answer "rs-smtpmail-auth")
@@ -69,7 +70,10 @@ Or an alist of such commands by user or server; where it names neither,
           (if token
               (funcall answer (list :user user :secret token))
             (rs-smtpmail-oauth2--by-command user host answer)))
-      ((quit error)
+      (quit
+       (funcall answer (list :later (format "You have stopped the search for an access token for %s at %s"
+                                            user host))))
+      (error
        (funcall answer (list :error (format "No access token for %s at %s: %s"
                                             user host
                                             (error-message-string err))))))))
@@ -77,7 +81,7 @@ Or an alist of such commands by user or server; where it names neither,
 (defun rs-smtpmail-oauth2--by-function (user host)
   "Return the token that the user's function has for USER at HOST."
   (when rs-smtpmail-oauth2-token-function
-    (let ((token (let ((inhibit-quit nil))
+    (let ((token (rs-smtpmail--stoppably
                    (funcall rs-smtpmail-oauth2-token-function user host))))
       (unless (or (null token) (stringp token))
         (error "`rs-smtpmail-oauth2-token-function' returned no string"))

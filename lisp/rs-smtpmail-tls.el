@@ -23,6 +23,7 @@
 
 (require 'gnutls)
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 
 (declare-function network-stream-certificate "network-stream"
                   (host service parameters))
@@ -33,7 +34,6 @@
 (declare-function rs-smtpmail--obsolete-certificate "rs-smtpmail-obsolete")
 (declare-function rs-smtpmail--server "rs-smtpmail-message")
 (declare-function rs-smtpmail--warn "rs-smtpmail-engine")
-(declare-function rs-smtpmail--when-user-is-there "rs-smtpmail-auth")
 
 ;;;; Internal variables
 
@@ -115,12 +115,12 @@ It must be for that server and key, and for all that is wrong."
     (unwind-protect
         (setq answer
               (condition-case err
-                  (let ((inhibit-quit nil))
-                    (pcase (rs-smtpmail--judge-certificate event)
-                      (?s '(:trusted t))
-                      (?a (rs-smtpmail--pin event)
-                          '(:trusted t))
-                      (_ '(:error "You refused it"))))
+                  (pcase (rs-smtpmail--stoppably
+                           (rs-smtpmail--judge-certificate event))
+                    (?s '(:trusted t))
+                    (?a (rs-smtpmail--pin event)
+                        '(:trusted t))
+                    (_ '(:error "You refused it")))
                 (quit answer)
                 (error (list :error (error-message-string err)))))
       (rs-smtpmail--answer event answer))))
@@ -199,11 +199,16 @@ server's entry of `auth-sources'; then in smtpmail's obsolete option."
         (port (plist-get event :port)))
     (rs-smtpmail--answer
      event
-     (pcase (or (network-stream-certificate host port '(:client-certificate t))
-                (rs-smtpmail--obsolete-certificate host port))
-       (`(,key ,certificate)
-        (list :key (expand-file-name key)
-              :certificate (expand-file-name certificate)))))))
+     (condition-case err
+         (pcase (or (rs-smtpmail--stoppably
+                      (network-stream-certificate host port '(:client-certificate t)))
+                    (rs-smtpmail--obsolete-certificate host port))
+           (`(,key ,certificate)
+            (list :key (expand-file-name key)
+                  :certificate (expand-file-name certificate))))
+       (quit (list :later "You have stopped the search for a client certificate"))
+       (error (list :error (format "Searching for a client certificate failed: %s"
+                                   (error-message-string err))))))))
 
 ;;;; Commands
 

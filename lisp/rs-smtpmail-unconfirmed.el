@@ -13,6 +13,7 @@
 ;;; Code:
 
 (require 'rs-smtpmail)
+(require 'rs-smtpmail-ask)
 (require 'rs-smtpmail-engine)
 
 (defvar rs-smtpmail--to-be-asked nil
@@ -45,30 +46,21 @@
           (run-with-idle-timer rs-smtpmail--ask-idle-seconds nil
                                #'rs-smtpmail--ask-now))))
 
-(defun rs-smtpmail--user-is-free-p ()
-  "Whether the user can be asked something now."
-  (not (or noninteractive
-           executing-kbd-macro
-           defining-kbd-macro
-           (active-minibuffer-window)
-           (> (recursion-depth) 0)
-           cursor-in-echo-area
-           isearch-mode
-           (> (length (this-single-command-keys)) 0)
-           (input-pending-p))))
-
 (defun rs-smtpmail--ask-now ()
   "Ask about the unconfirmed messages, one after the other, if the user is free.
 Else do it when the user pauses the next time."
   (setq rs-smtpmail--ask-timer nil)
-  (while (and rs-smtpmail--to-be-asked (rs-smtpmail--user-is-free-p))
+  (while (and rs-smtpmail--to-be-asked
+              (rs-smtpmail--user-is-there-p num-nonmacro-input-events))
     ;; It may have been sent or deleted meanwhile, and not only by us.
     (let ((entry (rs-smtp-queue-list (pop rs-smtpmail--to-be-asked))))
       (when (eq (plist-get entry :state) 'unconfirmed)
         (rs-smtpmail--guarded "asking about a message"
           #'rs-smtpmail--ask entry))))
   (when rs-smtpmail--to-be-asked
-    (rs-smtpmail--ask-when-idle)))
+    (if (rs-smtpmail--somebody-looks-p)
+        (rs-smtpmail--ask-when-idle)
+      (rs-smtpmail--at-next-frame #'rs-smtpmail--ask-when-idle))))
 
 (defun rs-smtpmail--ask (entry)
   "Ask what is to become of ENTRY, an unconfirmed message, and do that."
@@ -76,9 +68,10 @@ Else do it when the user pauses the next time."
          (answer (save-window-excursion
                    (rs-smtpmail--show-unconfirmed entry)
                    (condition-case nil
-                       (completing-read
-                        (format-prompt "The server may have this message" "later")
-                        rs-smtpmail--unconfirmed-answers nil t nil nil "later")
+                       (rs-smtpmail--stoppably
+                         (completing-read
+                          (format-prompt "The server may have this message" "later")
+                          rs-smtpmail--unconfirmed-answers nil t nil nil "later"))
                      (quit "later")))))
     (funcall (cdr (assoc answer rs-smtpmail--unconfirmed-answers)) id)
     (rs-smtpmail--changed id)

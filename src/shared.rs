@@ -146,7 +146,14 @@ impl Shared {
             return Ok(false);
         }
         let found = self.trust.find_identity(server).await;
-        let Some(files) = found.map_err(|what| tls_trouble(server, what))? else {
+        let Some(files) = found.map_err(|why| {
+            let mut trouble = tls_trouble(server, why.what);
+            if why.is_transient {
+                trouble.disposition = Disposition::Retry;
+            }
+            trouble
+        })?
+        else {
             return Ok(false);
         };
         self.tls.set_identity(Endpoint::of(server), files);

@@ -80,6 +80,7 @@ impl Keyring {
                     match self.ask_lisp(server, Some(*number), None).await {
                         (_, Answer::Credentials(credentials)) => Some(credentials),
                         (_, Answer::Error(error)) => return Err(error.into()),
+                        (_, Answer::Later(why)) => return Err(Unavailable::for_now(why)),
                         _ => None,
                     }
                 }
@@ -100,6 +101,7 @@ impl Keyring {
         });
         match answer.await.unwrap_or(Answer::Nothing) {
             Answer::Error(error) => Err(error.into()),
+            Answer::Later(why) => Err(Unavailable::for_now(why)),
             Answer::Credentials(found) => {
                 let secret = found.secret.unwrap_or_default();
                 if !is_sendable(&secret) {
@@ -171,7 +173,7 @@ impl Keyring {
                         request,
                     }))
                 }
-                (_, Answer::Error(error)) => Err(error),
+                (_, Answer::Error(error) | Answer::Later(error)) => Err(error),
                 _ => Ok(None),
             }
         };

@@ -23,6 +23,8 @@ pub enum Answer {
     Identity(IdentityFiles),
     /// Why there is no answer.
     Error(String),
+    /// Why there is no answer now; it is worth asking again by itself.
+    Later(String),
 }
 
 /// The questions not answered yet.
@@ -104,7 +106,7 @@ impl Answer {
                 secret: Some(secret),
                 ..
             }) => Ok(secret),
-            Answer::Error(error) => Err(error),
+            Answer::Error(error) | Answer::Later(error) => Err(error),
             _ => Err("no passphrase was given".to_owned()),
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::events::{Event, Outbox};
 use super::requests::{Answer, Requests};
+use crate::credentials::Unavailable;
 use crate::mail::{Endpoint, Server};
 use crate::net::tls::{Fingerprint, IdentityFiles, Rejected};
 
@@ -66,14 +67,16 @@ impl Trust {
         });
         match answer.await {
             Ok(Answer::Trusted) => Ok(()),
-            Ok(Answer::Error(error)) => Err(error),
+            Ok(Answer::Error(error) | Answer::Later(error)) => Err(error),
             _ => Err(String::new()),
         }
     }
 
-    /// Asks for the client certificate for `server`, which wants one. An error is a
-    /// readable text.
-    pub async fn find_identity(&self, server: &Server) -> Result<Option<IdentityFiles>, String> {
+    /// Asks for the client certificate for `server`, which wants one.
+    pub async fn find_identity(
+        &self,
+        server: &Server,
+    ) -> Result<Option<IdentityFiles>, Unavailable> {
         let (request, answer) = self.requests.open();
         self.outbox.push(Event::ClientCertificate {
             request,
@@ -82,7 +85,8 @@ impl Trust {
         });
         match answer.await {
             Ok(Answer::Identity(files)) => Ok(Some(files)),
-            Ok(Answer::Error(error)) => Err(error),
+            Ok(Answer::Error(error)) => Err(error.into()),
+            Ok(Answer::Later(why)) => Err(Unavailable::for_now(why)),
             _ => Ok(None),
         }
     }

@@ -9,6 +9,16 @@ pub struct Unavailable {
     pub is_transient: bool,
 }
 
+impl Unavailable {
+    /// What passes by itself.
+    pub fn for_now(what: String) -> Self {
+        Unavailable {
+            what,
+            is_transient: true,
+        }
+    }
+}
+
 impl From<String> for Unavailable {
     fn from(what: String) -> Self {
         Unavailable {

@@ -250,6 +250,9 @@ pub fn answer(value: Value<'_>) -> Result<Answer, Failure> {
     if let Some(error) = get(value, ":error")? {
         return Ok(Answer::Error(error));
     }
+    if let Some(why) = get(value, ":later")? {
+        return Ok(Answer::Later(why));
+    }
     if get::<Value<'_>>(value, ":trusted")?.is_some() {
         return Ok(Answer::Trusted);
     }

@@ -180,6 +180,8 @@ what was asked, the last first."
   (declare (indent 1) (debug t))
   `(let* ((answers ,answers)
           (rs-smtpmail-accounts nil)
+          (user-mail-address "chosen@example.net")
+          (send-mail-function 'smtpmail-send-it)
           (test-saved nil)
           (inhibit-message t)
           questions
@@ -202,9 +204,12 @@ what was asked, the last first."
                 (lambda (prompt choices &rest _)
                   (assq (funcall answer prompt nil) choices)))
                ((symbol-function 'rs-smtpmail--user-is-there-p) #'always)
+               ((symbol-function 'customize-set-variable)
+                (lambda (variable value &rest _)
+                  (set variable value)))
                ((symbol-function 'customize-save-variable)
                 (lambda (variable value &rest _)
-                  (setq test-saved (list variable value))
+                  (setq test-saved (append test-saved (list variable value)))
                   (set variable value))))
        ,@body
        (should-not answers))))
@@ -225,7 +230,7 @@ what was asked, the last first."
           (should (= 4 (length questions)))
           (should-not test-saved)
           (sink-wait "the question" (lambda () (= 5 (length questions))))
-          (should (string-search "localhost can be used for me@example.org"
+          (should (string-search "the first mail from me@example.org asks for it"
                                  (car questions)))
           (should (equal `(rs-smtpmail-accounts
                            (("me@example.org" :server "localhost" :port ,port
@@ -270,9 +275,9 @@ what was asked, the last first."
 (ert-deftest test-add-account-order-of-accounts ()
   (test-with-answers nil
     (setq rs-smtpmail-accounts (list (list #'ignore :server "predicate")))
-    (rs-smtpmail--save-account "*@x.org" '(:server "domain"))
-    (rs-smtpmail--save-account "me@x.org" '(:server "old"))
-    (rs-smtpmail--save-account "ME@x.org" '(:server "new"))
+    (rs-smtpmail--use-account "*@x.org" '(:server "domain") t)
+    (rs-smtpmail--use-account "me@x.org" '(:server "old") t)
+    (rs-smtpmail--use-account "ME@x.org" '(:server "new") t)
     (should (equal '("new" "predicate" "domain")
                    (mapcar (lambda (entry) (plist-get (cdr entry) :server))
                            rs-smtpmail-accounts)))))
@@ -289,12 +294,127 @@ what was asked, the last first."
      `(progn (require 'rs-smtpmail-add-account)
              ;; Without an init file, nothing is saved.
              (setq user-init-file ,file)
-             (rs-smtpmail--save-account "me@x.org" '(:server "mail.x.org"))))
-    (should (string-search "mail.x.org"
-                           (test-emacs-output
-                            `(progn (load ,file)
-                                    (require 'rs-smtpmail)
-                                    (prin1 rs-smtpmail-accounts)))))))
+             (custom-reevaluate-setting 'user-mail-address)
+             (rs-smtpmail--use-account "me@x.org" '(:server "mail.x.org") t)
+             ;; The first address stays the one that mail is from.
+             (rs-smtpmail--use-account "me@y.org" '(:server "mail.y.org") t)))
+    (should (equal (concat "((\"me@y.org\" :server \"mail.y.org\")"
+                           " (\"me@x.org\" :server \"mail.x.org\"))"
+                           " \"me@x.org\" rs-smtpmail-send-it")
+                   (test-emacs-output
+                    `(progn (load ,file nil t)
+                            (require 'rs-smtpmail)
+                            (prin1 rs-smtpmail-accounts) (princ " ")
+                            (prin1 user-mail-address) (princ " ")
+                            (prin1 send-mail-function)))))))
+
+;;;; Without a network
+
+(ert-deftest test-add-account-offline ()
+  "It goes on with what it knows, and says what it could not ask."
+  (let ((dns-servers '("127.0.0.1"))
+        (dns-servers-valid-for-interfaces t))
+    (cl-letf (((symbol-function 'process-send-string)
+               (lambda (process &rest _)
+                 (signal 'file-error (list "Writing to process" "Network is unreachable"
+                                           process)))))
+      (dolist (case '(("gmail.com" "smtp.gmail.com" "that of Gmail")
+                      ("example.org" "smtp.example.org" "a guess")))
+        (let ((proposal (car (rs-smtpmail--proposals (car case)))))
+          (should (equal (nth 1 case) (plist-get proposal :server)))
+          (should (equal (concat (nth 2 case) "; the DNS did not answer")
+                         (plist-get proposal :source))))))))
+
+(ert-deftest test-add-account-silence-is-said ()
+  (let ((rs-smtpmail--dns-seconds 0.2))
+    (test-with-dns 'silent
+      (should (string-suffix-p "the DNS did not answer"
+                               (plist-get (car (rs-smtpmail--proposals "example.org"))
+                                          :source)))))
+  (test-with-dns nil
+    (should (equal "a guess" (plist-get (car (rs-smtpmail--proposals "example.org"))
+                                        :source)))))
+
+;;;; Up to a mail
+
+(defun test-add-account-write-mail ()
+  "Write a mail as with \\[compose-mail], and send it."
+  (save-window-excursion
+    (compose-mail "you@example.com" "First")
+    (goto-char (point-max))
+    (insert "Hello\n")
+    (message-send-and-exit)))
+
+(defmacro test-with-new-user (&rest body)
+  "Run BODY as somebody who has not set anything."
+  (declare (indent 0) (debug t))
+  `(progn
+     (setq user-mail-address (eval (car (get 'user-mail-address 'standard-value)) t)
+           send-mail-function 'sendmail-query-once)
+     (let ((message-send-mail-function #'message--default-send-mail-function)
+           (mail-user-agent 'message-user-agent)
+           (process-environment (cons "EMAIL" process-environment))
+           (message-signature nil))
+       ,@body)))
+
+(ert-deftest test-add-account-ends-in-a-mail ()
+  (test-with-server '("--tls" "starttls")
+    (let ((port smtpmail-smtp-service)
+          (smtpmail-smtp-server nil)
+          (smtpmail-smtp-service 25))
+      (test-with-dns `(("_submission._tcp.example.org" srv 0 0 ,port "localhost"))
+        (test-with-answers '(default default default default ?u)
+          (test-with-new-user
+            (rs-smtpmail-add-account "joe@example.org")
+            (sink-wait "the account" (lambda () rs-smtpmail-accounts))
+            (should-not test-saved)
+            (test-check-text "localhost" port)
+            (test-add-account-write-mail)
+            (let ((received (test-received 1)))
+              (should (equal "joe@example.org" (plist-get received :sender)))
+              (should (string-match-p "^From: .*joe@example.org" (plist-get received :bytes))))))))))
+
+(ert-deftest test-add-account-for-all-addresses-is-no-address ()
+  (test-with-answers nil
+    (test-with-new-user
+      (let ((made-up user-mail-address))
+        (rs-smtpmail--use-account "*@example.org" '(:server "x") nil)
+        (should (equal made-up user-mail-address))
+        (should (eq send-mail-function 'rs-smtpmail-send-it))))))
+
+(ert-deftest test-add-account-choices-are-respected ()
+  (test-with-answers nil
+    (rs-smtpmail--use-account "me@example.org" '(:server "x") t)
+    (should (equal "chosen@example.net" user-mail-address))
+    (should (eq send-mail-function 'smtpmail-send-it))
+    (should (equal '(rs-smtpmail-accounts) (list (car test-saved))))
+    (should-not (cddr test-saved)))
+  (test-with-answers nil
+    (test-with-new-user
+      (let ((process-environment (cons "EMAIL=me@example.net" process-environment)))
+        (setq user-mail-address "me@example.net")
+        (rs-smtpmail--use-account "me@example.org" '(:server "x") t)
+        (should (equal "me@example.net" user-mail-address))))))
+
+(ert-deftest test-add-account-says-that-no-password-was-tried ()
+  (test-with-server '("--tls" "starttls" "--require-auth" "--auth" "joe:pass word")
+    (let ((port smtpmail-smtp-service))
+      (test-with-dns `(("_submission._tcp.example.org" srv 0 0 ,port "localhost"))
+        (test-with-answers '(default default default "joe" ?q)
+          (rs-smtpmail-add-account "me@example.org")
+          (sink-wait "the question" (lambda () (= 5 (length questions))))
+          (should-not (string-search "can be used" (car questions)))
+          (should (string-search "no password was tried" (car questions)))
+          (test-check-text "localhost" port)
+          (should-not rs-smtpmail--untried-checks))
+        (let ((auth-sources (list (test-file "authinfo"))))
+          (with-temp-file (car auth-sources)
+            (insert "machine localhost login joe password \"pass word\"\n"))
+          (test-with-answers '(default default default "joe" ?q)
+            (rs-smtpmail-add-account "me@example.org")
+            (sink-wait "the question" (lambda () (= 5 (length questions))))
+            (should (string-search "localhost can be used" (car questions)))
+            (test-check-text "localhost" port)))))))
 
 (provide 'test-add-account)
 

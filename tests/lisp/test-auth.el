@@ -271,6 +271,42 @@ The first of PLACES has the right one, the others one for \"eve\"."
       (should (string-search "Backend is broken"
                              (test-error #'test-send-synchronously (test-header)))))))
 
+(ert-deftest test-auth-a-search-can-be-quit ()
+  "From the timer that handles events, too; the message is put off."
+  (test-with-auth-server nil
+    (let* ((quits 0)
+           (searches 0)
+           (auth-source-backend-parser-functions
+            (list (lambda (_)
+                    (auth-source-backend
+                     :source "" :type 'slow
+                     :search-function
+                     (lambda (&rest _)
+                       (cl-incf searches)
+                       ;; What C-g does.
+                       (run-at-time 0.01 nil (lambda () (setq quit-flag t)))
+                       (condition-case nil
+                           (sink-wait "C-g" #'ignore)
+                         (quit (cl-incf quits)
+                               (signal 'quit nil))))))))
+           (rs-smtpmail-synchronous nil)
+           (inhibit-message t)
+           (sink-seconds 10)
+           warnings)
+      (setq auth-sources '(slow))
+      (setq warnings
+            (test-with-warnings
+              (test-send #'rs-smtpmail-send-it (test-header))
+              (sink-wait "the end of the search"
+                         (lambda () (plist-get (car (rs-smtp-queue-list)) :error)))
+              (sink-wait "the event" (lambda () (equal '(pending) (test-states))))
+              (test-auth-handle-events)))
+      (should (= 1 quits searches))
+      (let ((entry (car (rs-smtp-queue-list))))
+        (should (string-search "You have stopped the search" (plist-get entry :error)))
+        (should (time-less-p nil (plist-get entry :next-try))))
+      (should-not (seq-some (lambda (text) (string-search "Error in" text)) warnings)))))
+
 (defun test-auth-token-for-entry (search &rest arguments)
   "Put a token into what SEARCH finds with ARGUMENTS, as auth-source-xoauth2-plugin."
   (mapcar (lambda (found)
@@ -448,17 +484,46 @@ PASSWORDS are as for `test-interactively'."
 (ert-deftest test-auth-when-the-user-is-there ()
   (let ((rs-smtpmail--awaited (make-hash-table :test #'equal))
         (num-nonmacro-input-events 7)
+        (noninteractive nil)
         (minibuffer nil))
-    (cl-letf (((symbol-function 'active-minibuffer-window) (lambda () minibuffer)))
+    (cl-letf (((symbol-function 'active-minibuffer-window) (lambda () minibuffer))
+              ((symbol-function 'recursion-depth) (lambda () 0))
+              ((symbol-function 'this-single-command-keys) (lambda () []))
+              ((symbol-function 'input-pending-p) #'ignore))
       ;; In the background: when nothing is typed.
       (should-not (rs-smtpmail--user-is-there-p nil))
       (should-not (rs-smtpmail--user-is-there-p 6))
       (should (rs-smtpmail--user-is-there-p 7))
+      (dolist (busy '(executing-kbd-macro defining-kbd-macro isearch-mode
+                      cursor-in-echo-area noninteractive))
+        (cl-progv (list busy) '(t)
+          (should-not (rs-smtpmail--user-is-there-p 7))))
+      (cl-letf (((symbol-function 'recursion-depth) (lambda () 1)))
+        (should-not (rs-smtpmail--user-is-there-p 7)))
+      (cl-letf (((symbol-function 'daemonp) #'always))
+        ;; The frame of a daemon, as of batch Emacs, is nobody's.
+        (cl-letf (((symbol-function 'terminal-name) (lambda (_) "initial_terminal")))
+          (should-not (rs-smtpmail--user-is-there-p 7))
+          (should-not (rs-smtpmail--somebody-looks-p)))
+        (cl-letf (((symbol-function 'terminal-name) (lambda (_) "/dev/pts/0")))
+          (should (rs-smtpmail--user-is-there-p 7))
+          (should (rs-smtpmail--somebody-looks-p))))
       ;; Somebody waits for it: at once.
       (puthash "id" 0 rs-smtpmail--awaited)
       (should (rs-smtpmail--user-is-there-p nil))
       (setq minibuffer t)
       (should-not (rs-smtpmail--user-is-there-p 7)))))
+
+(ert-deftest test-auth-questions-wait-for-a-frame ()
+  (let (asked after-make-frame-functions)
+    (cl-letf (((symbol-function 'rs-smtpmail--somebody-looks-p) #'ignore)
+              ((symbol-function 'rs-smtpmail--user-is-there-p) #'ignore))
+      (rs-smtpmail--when-user-is-there (lambda (text) (setq asked text)) "question")
+      (should (= 1 (length after-make-frame-functions))))
+    (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) #'always))
+      (run-hook-with-args 'after-make-frame-functions (selected-frame))
+      (should-not after-make-frame-functions)
+      (sink-wait "the question" (lambda () (equal asked "question"))))))
 
 (ert-deftest test-auth-questions-wait-for-the-user ()
   (let (asked)

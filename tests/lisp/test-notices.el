@@ -173,7 +173,7 @@
        (apply #'test-wait-for-state (make-list ,count 'unconfirmed))
        (rs-smtpmail--wake)
        (rs-smtpmail--handle-events)
-       (cl-letf (((symbol-function 'rs-smtpmail--user-is-free-p) #'always))
+       (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) #'always))
          (let ((noninteractive nil))
            (rs-smtpmail--look-for-unconfirmed))
          (unwind-protect
@@ -221,12 +221,38 @@
 
 (ert-deftest test-notices-unconfirmed-waits-for-the-user ()
   (test-with-unconfirmed 1
-    (cl-letf (((symbol-function 'rs-smtpmail--user-is-free-p) #'ignore)
+    (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) #'ignore)
               ((symbol-function 'completing-read)
                (lambda (&rest _) (ert-fail "asked"))))
       (rs-smtpmail--ask-now))
     (should (= 1 (length rs-smtpmail--to-be-asked)))
     (should (memq rs-smtpmail--ask-timer timer-idle-list))))
+
+(ert-deftest test-notices-unconfirmed-waits-for-a-frame ()
+  "In a daemon that has none, whatever an idle timer says."
+  (let ((predicate (symbol-function 'rs-smtpmail--user-is-there-p))
+        (noninteractive nil)
+        after-make-frame-functions
+        asked)
+    (test-with-unconfirmed 1
+      (cl-letf (((symbol-function 'rs-smtpmail--user-is-there-p) predicate)
+                ((symbol-function 'completing-read)
+                 (lambda (&rest _) (setq asked t) "later"))
+                ((symbol-function 'daemonp) #'always)
+                ((symbol-function 'terminal-name) (lambda (_) "initial_terminal"))
+                ((symbol-function 'recursion-depth) (lambda () 0))
+                ((symbol-function 'this-single-command-keys) (lambda () []))
+                ((symbol-function 'input-pending-p) #'ignore))
+        (rs-smtpmail--ask-now)
+        (should-not asked)
+        (should (= 1 (length rs-smtpmail--to-be-asked)))
+        (should-not (memq rs-smtpmail--ask-timer timer-idle-list))
+        (cl-letf (((symbol-function 'terminal-name) (lambda (_) "/dev/pts/0")))
+          (run-hook-with-args 'after-make-frame-functions (selected-frame))
+          (sink-wait "the idle timer"
+                     (lambda () (memq rs-smtpmail--ask-timer timer-idle-list)))
+          (rs-smtpmail--ask-now)
+          (should asked))))))
 
 (ert-deftest test-notices-unconfirmed-is-asked-when-wanted ()
   (let ((rs-smtpmail--to-be-asked nil)
@@ -244,20 +270,6 @@
     (should (equal '("x" "y") rs-smtpmail--to-be-asked))
     (should (= (1+ timers) (length timer-idle-list)))
     (cancel-timer rs-smtpmail--ask-timer)))
-
-(ert-deftest test-notices-user-is-free ()
-  (let ((noninteractive nil))
-    (should (rs-smtpmail--user-is-free-p))
-    (let ((executing-kbd-macro [?a]))
-      (should-not (rs-smtpmail--user-is-free-p)))
-    (let ((cursor-in-echo-area t))
-      (should-not (rs-smtpmail--user-is-free-p)))
-    (cl-letf (((symbol-function 'active-minibuffer-window) #'selected-window))
-      (should-not (rs-smtpmail--user-is-free-p)))
-    (cl-letf (((symbol-function 'recursion-depth) (lambda () 1)))
-      (should-not (rs-smtpmail--user-is-free-p))))
-  (let ((noninteractive t))
-    (should-not (rs-smtpmail--user-is-free-p))))
 
 ;;;; Many messages, one trouble
 

@@ -48,7 +48,7 @@
 (ert-deftest test-oauth2-errors-of-the-function ()
   (test-with-token-server
     (dolist (case (list (cons (lambda (&rest _) (error "No luck")) "No luck")
-                        (cons (lambda (&rest _) (signal 'quit nil)) "Quit")
+                        (cons (lambda (&rest _) (signal 'quit nil)) "You have stopped")
                         (cons (lambda (&rest _) 17) "returned no string")
                         (cons (lambda (&rest _) "") "no access token")
                         (cons (lambda (&rest _) "a b") "no access token")))

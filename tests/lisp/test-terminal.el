@@ -146,4 +146,6 @@ Return its id."
         (test-tmux "send-keys" "M->" "C-p" "m")
         (test-terminal-wait "^\\* scheduled .*user499@")))))
 
+(provide 'test-terminal)
+
 ;;; test-terminal.el ends here
