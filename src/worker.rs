@@ -280,12 +280,12 @@ impl Worker {
     ) -> Result<Option<Session>, Trouble> {
         session.quit().await;
         let lane = Rc::clone(&self.lane);
-        let keyring = &lane.shared().keyring;
-        match keyring.ask(&lane.server, rejected, tried).await {
+        let (server, shared) = (&lane.server, lane.shared());
+        // The same as before, maybe: the user will know why.
+        let on_answer = |given: &Credentials| shared.logins.try_again(server, Some(given));
+        let asked = shared.keyring.ask(server, rejected, tried, on_answer);
+        match asked.await {
             Ok(Some(given)) => {
-                // The same as before, maybe: the user will know why.
-                let logins = &lane.shared().logins;
-                logins.try_again(&lane.server, Some(&given.credentials));
                 self.given = Some(given);
                 Ok(None)
             }

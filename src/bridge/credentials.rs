@@ -158,16 +158,19 @@ impl Keyring {
     }
 
     /// Asks the user; `rejected` is what the server said to the last ones, and `tried`
-    /// which these were. `None` if the user has none to give.
+    /// which these were. `None` if the user has none to give. `on_answer` hears of what is
+    /// given, once, however many sessions get it.
     pub async fn ask(
         &self,
         server: &Server,
         rejected: Option<String>,
         tried: Option<&Credentials>,
+        on_answer: impl FnOnce(&Credentials),
     ) -> Result<Option<Given>, String> {
         let ask = async {
             match self.ask_lisp(server, None, rejected).await {
                 (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
+                    on_answer(&credentials);
                     Ok(Some(Given {
                         credentials,
                         request,
