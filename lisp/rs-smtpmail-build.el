@@ -1,4 +1,4 @@
-;;; rs-smtpmail-build.el --- Find, check and build the native module  -*- lexical-binding: t -*-
+;;; rs-smtpmail-build.el --- Find and check the native module  -*- lexical-binding: t -*-
 
 ;; Copyright (C) 2025 The rs-smtpmail authors
 
@@ -20,9 +20,13 @@
   "File name of the native module, without its suffix.")
 
 (defun rs-smtpmail--lisp-directory ()
-  "Return the directory of this package's Lisp files."
-  (file-name-directory (or (locate-library "rs-smtpmail-build")
-                           (error "The rs-smtpmail package is not on `load-path'"))))
+  "Return the directory of this package's Lisp files, not that of links to them.
+For package managers make directories of links, which they empty at will."
+  (let* ((library (or (locate-library "rs-smtpmail-build")
+                      (error "The rs-smtpmail package is not on `load-path'")))
+         (source (concat (file-name-sans-extension library) ".el")))
+    (file-name-directory
+     (file-truename (if (file-exists-p source) source library)))))
 
 (defun rs-smtpmail--module-file ()
   "Return the file name of the native module, or nil if there is none."
@@ -62,31 +66,6 @@ build it with M-x rs-smtpmail-compile-module"
           (rs-smtpmail--check-version version file)))
       (module-load (expand-file-name file))
       (rs-smtpmail--check-version (rs-smtp-version) file))))
-
-(defun rs-smtpmail--source-directory ()
-  "Return the directory with the sources of the module, or nil."
-  (seq-find (lambda (directory)
-              (and (file-exists-p (expand-file-name "Cargo.toml" directory))
-                   (file-exists-p (expand-file-name "Makefile" directory))))
-            (list (rs-smtpmail--lisp-directory)
-                  (expand-file-name ".." (rs-smtpmail--lisp-directory)))))
-
-;;;###autoload
-(defun rs-smtpmail-compile-module ()
-  "Build the native module from its sources, in a compilation buffer.
-This needs Rust and make."
-  (interactive)
-  (unless module-file-suffix
-    (user-error "This Emacs was built without support for dynamic modules"))
-  (let ((default-directory
-         (file-name-as-directory
-          (or (rs-smtpmail--source-directory)
-              (user-error "The sources of the module are not in %s or above it"
-                          (rs-smtpmail--lisp-directory))))))
-    (compilation-start "make module" nil
-                       (lambda (_mode) "*rs-smtpmail-compile-module*"))
-    (when (featurep 'rs-smtpmail-module)
-      (message "Restart Emacs when the module is built; the old one is in use"))))
 
 (provide 'rs-smtpmail-build)
 

@@ -238,7 +238,9 @@ The default, as RFC 5321 recommends, is several minutes."
 ;; Options that only few need, in a file of their own.
 (custom-autoload 'rs-smtpmail-oauth2-token-function "rs-smtpmail-oauth2" t)
 (custom-autoload 'rs-smtpmail-oauth2-token-command "rs-smtpmail-oauth2" t)
+(custom-autoload 'rs-smtpmail-cargo "rs-smtpmail-compile" t)
 (custom-add-load 'rs-smtpmail "rs-smtpmail-oauth2")
+(custom-add-load 'rs-smtpmail "rs-smtpmail-compile")
 
 (provide 'rs-smtpmail-options)
 

@@ -522,7 +522,7 @@ otherwise."
   "Ask for a notification when the mail in this buffer has been delivered." t)
 (autoload 'rs-smtpmail-add-account "rs-smtpmail-add-account"
   "Add an account for ADDRESS to `rs-smtpmail-accounts'." t)
-(autoload 'rs-smtpmail-compile-module "rs-smtpmail-build"
+(autoload 'rs-smtpmail-compile-module "rs-smtpmail-compile"
   "Build the native module from its sources." t)
 
 ;;;; Mode

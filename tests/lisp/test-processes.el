@@ -124,26 +124,6 @@
                        (require 'rs-smtpmail)
                        (princ (equal (rs-smtp-version) rs-smtpmail-version))))))))
 
-(ert-deftest test-processes-build-command ()
-  (let* ((source (test-new-directory "source"))
-         (directory (expand-file-name "lisp/" source)))
-    (copy-directory (test-lisp-copy) directory nil nil t)
-    (with-temp-file (expand-file-name "Cargo.toml" source))
-    (with-temp-file (expand-file-name "Makefile" source)
-      (insert "module:\n\t@echo built in $(CURDIR)\n"))
-    (should (string-search
-             (format "built in %s" (directory-file-name source))
-             (test-emacs-output
-              `(progn
-                 (push ,directory load-path)
-                 (require 'rs-smtpmail)
-                 (let* ((buffer (rs-smtpmail-compile-module))
-                        (buffer (if (bufferp buffer) buffer
-                                  (get-buffer "*rs-smtpmail-compile-module*"))))
-                   (while (get-buffer-process buffer)
-                     (accept-process-output nil 0.05))
-                   (princ (with-current-buffer buffer (buffer-string))))))))))
-
 (ert-deftest test-processes-module-assertions ()
   (test-with-server nil
     (test-with-own-spool
