@@ -3,8 +3,11 @@
 EMACS ?= emacs
 CARGO ?= cargo
 PREFIX ?= /usr/local
-LISPDIR ?= $(PREFIX)/share/emacs/site-lisp/rs-smtpmail
+# Where Emacs looks under PREFIX, unless it is given.
+LISPDIR ?=
 INFODIR ?= $(PREFIX)/share/info
+# "no" leaves the library out; Emacs decrypts authinfo.gpg then.
+GPGME ?= yes
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 UNAME := $(shell uname -s)
@@ -20,15 +23,26 @@ SUFFIX := .so
 endif
 MODULE := lisp/rs-smtpmail-module$(SUFFIX)
 LISP := $(wildcard lisp/*.el)
+STAGE := target/site-lisp
+MANUAL := doc/rs-smtpmail.info
 
-all: module
+# All that `make install' needs, so that root has nothing to build.
+all: $(MODULE) $(STAGE)/.done $(if $(shell command -v makeinfo),$(MANUAL))
+
+module: $(MODULE)
 
 # The module is put in place by rename: an Emacs that has the old one mapped keeps it.
-module: build-packages
-	$(CARGO) build --release --locked --lib
+$(MODULE): Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+	@[ ! -e tests ] || GPGME=$(GPGME) sh tests/peers/packages.sh build
+	$(CARGO) build --release --locked --lib $(if $(filter no,$(GPGME)),--no-default-features)
 	@cmp -s target/release/$(BUILT) $(MODULE) || { \
 	  cp target/release/$(BUILT) $(MODULE).new && mv $(MODULE).new $(MODULE); }
+	@touch $(MODULE)
 	@echo $(VERSION) > lisp/rs-smtpmail-module.version
+
+$(STAGE)/.done: $(LISP) install.el
+	@$(EMACS) -Q --batch -l install.el -f install-stage $(STAGE)
+	@touch $@
 
 sink: build-packages
 	$(CARGO) build --release --locked --example smtp-sink
@@ -87,26 +101,57 @@ fuzz: build-packages tests/fuzz/Cargo.lock
 tests/fuzz/Cargo.lock: Cargo.lock tests/fuzz/Cargo.toml
 	cp Cargo.lock $@
 
-info: doc/rs-smtpmail.info
+info: doc-packages $(MANUAL)
 
-doc/rs-smtpmail.info: doc/rs-smtpmail.org doc/client-table.org README.org
+doc-packages:
 	@sh tests/peers/packages.sh doc
+
+$(MANUAL): doc/rs-smtpmail.org doc/client-table.org
 	$(EMACS) -Q --batch -l ox-texinfo --visit $< --eval '(setq make-backup-files nil)' \
 	  -f org-texinfo-export-to-texinfo
 	makeinfo --no-split -o $@ doc/rs-smtpmail.texi
 
-install: module info
-	install -d $(DESTDIR)$(LISPDIR) $(DESTDIR)$(INFODIR)
-	install -m 644 doc/rs-smtpmail.info $(DESTDIR)$(INFODIR)
-	-install-info $(DESTDIR)$(INFODIR)/rs-smtpmail.info $(DESTDIR)$(INFODIR)/dir
-	install -m 644 $(LISP) lisp/rs-smtpmail-module.version $(DESTDIR)$(LISPDIR)
-	cp $(MODULE) $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new
-	mv $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX).new \
-	  $(DESTDIR)$(LISPDIR)/rs-smtpmail-module$(SUFFIX)
+# Emacs with its own load-path, and nobody's init files.
+ASK_EMACS = $(EMACS) -q --no-site-file --batch -l install.el
+FIND_LISPDIR = set -e; lispdir='$(LISPDIR)'; \
+  [ -n "$$lispdir" ] || lispdir=$$($(ASK_EMACS) -f install-print-directory '$(PREFIX)'); \
+  to='$(DESTDIR)'$$lispdir
+REMOVE = rm -f "$$to"/rs-smtpmail.el "$$to"/rs-smtpmail-*.el "$$to"/rs-smtpmail.elc \
+  "$$to"/rs-smtpmail-*.elc "$$to"/rs-smtpmail-module.*; rm -rf "$$to"/elpa/rs-smtpmail-[0-9]*
+
+install: all
+	@$(FIND_LISPDIR); echo "Lisp files and module go into $$to"; \
+	$(REMOVE); \
+	for package in $(STAGE)/elpa/*; do \
+	  install -d "$$to/elpa/$${package##*/}"; \
+	  install -m 644 "$$package"/* "$$to/elpa/$${package##*/}"; \
+	done; \
+	install -m 644 $(MODULE) lisp/rs-smtpmail-module.version "$$to"; \
+	install -p -m 644 $(STAGE)/*.el $(STAGE)/*.elc "$$to"; \
+	[ -n '$(DESTDIR)' ] || $(ASK_EMACS) -f install-check-directory "$$lispdir"
+	@if [ -e $(MANUAL) ]; then \
+	  install -d '$(DESTDIR)$(INFODIR)'; \
+	  install -m 644 $(MANUAL) '$(DESTDIR)$(INFODIR)'; \
+	  install-info '$(DESTDIR)$(INFODIR)/rs-smtpmail.info' '$(DESTDIR)$(INFODIR)/dir' || true; \
+	else echo 'Without the manual, for makeinfo (texinfo) is not there'; fi
+
+uninstall:
+	@$(FIND_LISPDIR); echo "Lisp files and module go from $$to"; $(REMOVE); \
+	rmdir "$$to/elpa" 2>/dev/null || true
+	@info='$(DESTDIR)$(INFODIR)'; \
+	if [ -e "$$info/rs-smtpmail.info" ]; then \
+	  install-info --delete "$$info/rs-smtpmail.info" "$$info/dir" || true; \
+	  rm -f "$$info/rs-smtpmail.info"; \
+	  grep -q '^\* [^:]*: (' "$$info/dir" 2>/dev/null || rm -f "$$info/dir"; \
+	fi
+
+# Installs, looks with a user's Emacs, and removes.
+test-install: all
+	@tests/install
 
 clean:
 	$(CARGO) clean
 	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version doc/*.texi doc/*.info
 
-.PHONY: all module sink build-packages test-packages demo test test-rust test-lisp \
-  matrix cross lint bench fuzz info install clean
+.PHONY: all module sink build-packages test-packages doc-packages demo test test-rust \
+  test-lisp test-install matrix cross lint bench fuzz info install uninstall clean

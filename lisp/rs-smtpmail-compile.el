@@ -213,7 +213,7 @@ That is by rename: an Emacs that has the old one mapped keeps it."
           (message "%s" outcome))))))
 
 (defun rs-smtpmail--build-trouble (status)
-  "Return why cargo ended with STATUS, as far as its output shows."
+  "Return the reason for which cargo ended with STATUS, if its output has it."
   (let ((trouble (seq-find (lambda (trouble)
                              (save-excursion
                                (goto-char (point-min))

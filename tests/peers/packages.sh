@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sees to it that the programs and libraries from outside are there.
 #
-#     tests/peers/packages.sh build    what building and the demo need
+#     tests/peers/packages.sh build    what building and the demo need; with GPGME=no, without GPGME
 #     tests/peers/packages.sh test     what the tests and benchmarks need beyond that
 #     tests/peers/packages.sh fuzz     what `make fuzz' needs beyond what building does
 #     tests/peers/packages.sh doc      what the manual needs
@@ -23,6 +23,7 @@ doc=texinfo
 case ${1-} in
 build)
     packages=$build
+    [ "${GPGME-}" != no ] || packages=$(echo "$packages" | sed 's/libgpgme-dev//')
     others='dnf install gcc pkgconf-pkg-config gpgme-devel emacs-nox
     pacman -S gcc pkgconf gpgme emacs-nox
     brew install pkgconf gpgme emacs'
@@ -92,6 +93,9 @@ Something is not installed that is needed here. Install it with one of
     apt-get install $packages
     $others
 END
+    case $missing in
+    *libgpgme-dev*) echo 'or do without GPGME: make GPGME=no' >&2 ;;
+    esac
     exit 3
 fi
 
