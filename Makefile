@@ -64,6 +64,10 @@ test-rust: test-packages
 test-lisp: test-packages module sink
 	tests/isolated $(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
 
+# What README.org says, on a fresh Debian, until the first mail has arrived.
+first-mail: test-packages
+	@tests/first-mail
+
 # The ERT suites on several versions of Emacs; makes doc/client-table.org.
 matrix: test-packages module sink
 	@tests/matrix
@@ -154,4 +158,4 @@ clean:
 	rm -f lisp/*.elc $(MODULE) lisp/rs-smtpmail-module.version doc/*.texi doc/*.info
 
 .PHONY: all module sink build-packages test-packages doc-packages demo test test-rust \
-  test-lisp test-install matrix cross lint bench fuzz info install uninstall clean
+  test-lisp test-install first-mail matrix cross lint bench fuzz info install uninstall clean

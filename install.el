@@ -52,7 +52,7 @@ Those that are of this version of Emacs only come last."
                (concat prefix "share/emacs/site-lisp")))))
 
 (defun install-check-directory ()
-  "Say so if Emacs does not look into the directory named on the command line."
+  "Give a notice if Emacs ignores the directory named on the command line."
   (let ((directory (pop command-line-args-left))
         (known (install-known-directories)))
     (unless (member (directory-file-name directory) known)
