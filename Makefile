@@ -33,6 +33,8 @@ module: $(MODULE)
 
 # The module is put in place by rename: an Emacs that has the old one mapped keeps it.
 $(MODULE): Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+	@command -v $(CARGO) > /dev/null || { echo "There is no cargo here.  \
+	Whoever has Rust should run make before, or see README.org"; exit 1; }
 	@[ ! -e tests ] || GPGME=$(GPGME) sh tests/peers/packages.sh build
 	$(CARGO) build --release --locked --lib $(if $(filter no,$(GPGME)),--no-default-features)
 	@cmp -s target/release/$(BUILT) $(MODULE) || { \
@@ -40,8 +42,8 @@ $(MODULE): Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 	@touch $(MODULE)
 	@echo $(VERSION) > lisp/rs-smtpmail-module.version
 
-$(STAGE)/.done: $(LISP) install.el
-	@$(EMACS) -Q --batch -l install.el -f install-stage $(STAGE)
+$(STAGE)/.done: $(LISP) etc/install.el
+	@$(EMACS) -Q --batch -l etc/install.el -f install-stage $(STAGE)
 	@touch $@
 
 sink: build-packages
@@ -116,7 +118,7 @@ $(MANUAL): doc/rs-smtpmail.org doc/client-table.org
 	makeinfo --no-split -o $@ doc/rs-smtpmail.texi
 
 # Emacs with its own load-path, and nobody's init files.
-ASK_EMACS = $(EMACS) -q --no-site-file --batch -l install.el
+ASK_EMACS = $(EMACS) -q --no-site-file --batch -l etc/install.el
 FIND_LISPDIR = set -e; lispdir='$(LISPDIR)'; \
   [ -n "$$lispdir" ] || lispdir=$$($(ASK_EMACS) -f install-print-directory '$(PREFIX)'); \
   to='$(DESTDIR)'$$lispdir
