@@ -250,9 +250,6 @@ VERSION is that of the sources."
             ,@process-environment))
          (default-directory source)
          process)
-    (compilation-mode "Compile-module")
-    (setq-local default-directory source
-                revert-buffer-function (lambda (&rest _) (rs-smtpmail-compile-module)))
     (rs-smtpmail--build-say
      (concat (mapconcat #'shell-quote-argument command " ")
              "\n"
@@ -297,10 +294,15 @@ can't be built.  Return the buffer."
     (rs-smtpmail--check-c-compiler)
     (let ((cargo (rs-smtpmail--find-cargo
                   (rs-smtpmail--manifest-value "rust-version" source))))
-      (display-buffer buffer)
       (with-current-buffer buffer
         (let ((inhibit-read-only t))
           (erase-buffer))
+        (compilation-mode "Compile-module")
+        (setq-local default-directory source
+                    revert-buffer-function (lambda (&rest _)
+                                             (rs-smtpmail-compile-module)))
+        ;; A window that is made now stays at the end.
+        (display-buffer buffer)
         (setq process (rs-smtpmail--start-build
                        source cargo
                        (unless (rs-smtpmail--gpgme-p) '("--no-default-features"))

@@ -283,23 +283,38 @@ Return what was printed."
   "With a user there Emacs goes on, and the end of the output is seen."
   (test-with-own-home
     (let* ((lisp (test-compile-package))
-           (text (test-emacs-output
-                  `(progn
-                     (setq load-path (cons ,lisp (cdr (cdr load-path)))
-                           exec-path (list ,(test-compile-programs)))
-                     (require 'rs-smtpmail)
-                     (let* ((noninteractive nil)
-                            (inhibit-message t)
-                            (buffer (rs-smtpmail-compile-module))
-                            (end (+ (float-time) 60)))
-                       (princ (featurep 'rs-smtpmail-module))
-                       (while (and (get-buffer-process buffer) (< (float-time) end))
-                         (accept-process-output nil 0.05))
-                       (with-current-buffer buffer
-                         (princ (format " %s %s" major-mode (eobp)))
-                         (princ (buffer-string))))))))
-      (should (string-prefix-p "nil compilation-mode t" text))
-      (should (string-search "mail can be sent now" text)))))
+           (programs (test-compile-programs "cargo"))
+           (go-on (test-file "go-on")))
+      (make-symbolic-link (executable-find "sleep") (expand-file-name "sleep" programs))
+      (test-compile-cargo programs "1.99.0"
+                          (format "until [ -e %s ]; do sleep 0.05; done" go-on))
+      (let ((text
+             (test-emacs-output
+              `(progn
+                 (setq load-path (cons ,lisp (cdr (cdr load-path)))
+                       exec-path (list ,programs))
+                 (setenv "PATH" ,programs)
+                 (require 'rs-smtpmail)
+                 (let* ((noninteractive nil)
+                        (inhibit-message t)
+                        (buffer (rs-smtpmail-compile-module))
+                        (end (+ (float-time) 60))
+                        (wait (lambda (text)
+                                (while (and (not (string-search
+                                                  text (with-current-buffer buffer
+                                                         (buffer-string))))
+                                            (< (float-time) end))
+                                  (accept-process-output nil 0.05))
+                                (with-current-buffer buffer
+                                  (princ (format "%s " (= (window-point
+                                                           (get-buffer-window))
+                                                          (point-max))))))))
+                   (princ (format "%s " (featurep 'rs-smtpmail-module)))
+                   (funcall wait "cargo builds in")
+                   (write-region "" nil ,go-on)
+                   (funcall wait "mail can be sent now")
+                   (princ (with-current-buffer buffer major-mode)))))))
+        (should (equal "nil t t compilation-mode" text))))))
 
 (provide 'test-compile)
 
