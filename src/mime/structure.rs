@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use super::allowed::Allowed;
 use super::encodings::Form;
 use super::error::{Cause, DowngradeError, Trouble};
-use super::header::{Encoding, Header, Wanted};
+use super::header::{Header, Wanted};
 use super::lines::{line_end, without_end};
 
 /// Parts within parts that are looked into.
@@ -134,9 +134,9 @@ impl Walk<'_> {
             },
         };
         if is_composite && done.is_changed {
-            wanted.encoding = match (&header.encoding, done.is_eight_bit) {
-                (Encoding::EightBit | Encoding::Binary, false) => Some("7bit"),
-                (Encoding::Binary, true) => Some("8bit"),
+            wanted.encoding = match (header.encoding.as_str(), done.is_eight_bit) {
+                ("8bit" | "binary", false) => Some("7bit"),
+                ("binary", true) => Some("8bit"),
                 _ => None,
             };
         }
@@ -172,8 +172,9 @@ impl Walk<'_> {
     }
 
     fn kind(&self, header: &Header<'_>, role: Role, depth: usize) -> Kind {
-        let is_open = header.encoding.is_identity() && depth < DEEPEST;
-        match (header.kind.as_str(), header.subtype.as_str()) {
+        let is_open = !header.is_encoded() && depth < DEEPEST;
+        let content_type = header.content_type.as_str();
+        match content_type.split_once('/').unwrap_or((content_type, "")) {
             ("multipart", subtype) => match &header.boundary {
                 // A boundary used twice leaves open which part a line ends.
                 Some(boundary) if is_open && !self.boundaries.contains(boundary) => {
@@ -218,7 +219,7 @@ impl Walk<'_> {
         } else {
             let octets = &self.message[preamble];
             if let Some(trouble) = self.allowed.content_trouble(octets) {
-                return Err(self.error(trouble, Cause::Type(header.content_type())));
+                return Err(self.error(trouble, Cause::Type(header.content_type.clone())));
             }
             Done {
                 delimiter: None,
@@ -288,18 +289,17 @@ impl Walk<'_> {
             });
         };
         self.spare_signed(trouble)?;
-        let form = match (&header.encoding, kind) {
-            // Readers differ on whether what holds parts can be encoded at all.
-            (Encoding::Base64, Kind::Text | Kind::Data) if octets.is_ascii() => Form::BrokenBase64,
-            (Encoding::QuotedPrintable, Kind::Text | Kind::Data) if octets.is_ascii() => {
-                Form::BrokenQuotedPrintable
-            }
-            (encoding, _) if !encoding.is_identity() => {
-                return Err(self.error(trouble, Cause::Encoded(encoding.name().to_owned())));
+        // Readers differ on whether what holds parts can be encoded at all.
+        let is_breakable = octets.is_ascii() && !matches!(kind, Kind::Sealed);
+        let form = match (header.encoding.as_str(), kind) {
+            ("base64", _) if is_breakable => Form::BrokenBase64,
+            ("quoted-printable", _) if is_breakable => Form::BrokenQuotedPrintable,
+            (encoding, _) if header.is_encoded() => {
+                return Err(self.error(trouble, Cause::Encoded(encoding.to_owned())));
             }
             (_, Kind::Text) => Form::of_text(octets),
             (_, Kind::Data) => Form::Base64,
-            _ => return Err(self.error(trouble, Cause::Type(header.content_type()))),
+            _ => return Err(self.error(trouble, Cause::Type(header.content_type.clone()))),
         };
         wanted.encoding = match form {
             Form::QuotedPrintable => Some("quoted-printable"),

@@ -1,9 +1,10 @@
 //! Generated messages.
 
-use mail_parser::MessageParser;
+use mail_parser::{MessageParser, MimeHeaders};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mime::header::Header;
 
 /// A MIME tree as text; `place` makes boundaries unlike each other.
 #[derive(Clone, Debug)]
@@ -105,6 +106,24 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn another_reader_finds_the_same_content_type(
+        kind in "(text|Multipart|message|x-a)/(plain|Mixed|rfc822|x-b\\.c)( \\((a|\\(b;\\)|\")\\))?",
+        charset in "(; ?charset=(utf-8|\"us-ascii\"))?",
+        boundary in "(;(\r\n)?[ \t]BOUNDARY=([-=a-z_.0-9]{1,9}|\"[-= a-z/;:?()<\\[]{0,9}[a-z]\"|\"a\\\\\"b\"))?",
+        end in "(;|; name=\"boundary=b\"| \\(x\\))?",
+    ) {
+        let field = format!("Content-Type: {kind}{charset}{boundary}{end}\r\n\r\n");
+        let header = Header::read(&field.as_bytes()[..field.len() - 2]);
+        let message = MessageParser::new().parse(field.as_bytes()).unwrap();
+        let other = message.content_type().unwrap();
+        let other_type = format!("{}/{}", other.ctype(), other.subtype().unwrap_or_default());
+        prop_assert_eq!(header.content_type, other_type.to_ascii_lowercase());
+        let other_boundary = other.attribute("boundary");
+        prop_assert_eq!(header.boundary.as_deref(), other_boundary.map(str::as_bytes));
+        prop_assert!(!header.is_doubtful);
     }
 
     #[test]
