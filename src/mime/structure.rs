@@ -76,7 +76,8 @@ enum Kind {
     Multipart {
         boundary: Vec<u8>,
         is_signed: bool,
-        is_digest: bool,
+        /// That of its parts.
+        role: Role,
     },
     Message,
     Text,
@@ -86,12 +87,24 @@ enum Kind {
 }
 
 /// What came of a stretch of the message.
+#[derive(Default)]
 struct Done {
     /// What ended it, if that was not the end of the message.
     delimiter: Option<Delimiter>,
     /// Whether it has 8-bit octets now.
     is_eight_bit: bool,
     is_changed: bool,
+}
+
+impl Done {
+    /// `octets` stay as they are.
+    fn unchanged(octets: &[u8], delimiter: Option<Delimiter>) -> Self {
+        Done {
+            delimiter,
+            is_eight_bit: !octets.is_ascii(),
+            is_changed: false,
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -104,25 +117,16 @@ impl Walk<'_> {
         let is_composite = matches!(kind, Kind::Multipart { .. } | Kind::Message);
         let mut wanted = Wanted::default();
         let mut done = match body {
-            Err(delimiter) => Done {
-                delimiter,
-                is_eight_bit: false,
-                is_changed: false,
-            },
+            Err(delimiter) => Done::unchanged(b"", delimiter),
             Ok(body) => match kind {
                 Kind::Multipart {
                     boundary,
                     is_signed,
-                    is_digest,
+                    role,
                 } => {
                     let was_signed = self.is_signed;
                     self.is_signed |= is_signed;
                     self.boundaries.push(boundary);
-                    let role = if is_digest {
-                        Role::DigestPart
-                    } else {
-                        Role::Part
-                    };
                     let done = self.multipart(body, role, depth, &header)?;
                     self.is_signed = was_signed;
                     done
@@ -141,8 +145,11 @@ impl Walk<'_> {
             };
         }
         wanted.version = role == Role::Message && done.is_changed;
-        if done.is_changed && header.is_doubtful {
-            return Err(self.error(self.changed_for(), Cause::Header));
+        if done.is_changed
+            && header.is_doubtful
+            && let Some(trouble) = self.allowed.content_trouble(message)
+        {
+            return Err(self.error(trouble, Cause::Header));
         }
         let fields = start..header_end;
         let new_header = header
@@ -162,18 +169,12 @@ impl Walk<'_> {
         Ok(done)
     }
 
-    /// What a change was made for; asked only when one was made.
-    fn changed_for(&self) -> Trouble {
-        if self.allowed.eight_bit || self.message.is_ascii() {
-            Trouble::LongLine
-        } else {
-            Trouble::EightBit
-        }
-    }
-
     fn kind(&self, header: &Header<'_>, role: Role, depth: usize) -> Kind {
         let is_open = !header.is_encoded() && depth < DEEPEST;
-        let content_type = header.content_type.as_str();
+        let content_type = match role {
+            Role::DigestPart if !header.has_content_type => "message/rfc822",
+            _ => &header.content_type,
+        };
         match content_type.split_once('/').unwrap_or((content_type, "")) {
             ("multipart", subtype) => match &header.boundary {
                 // A boundary used twice leaves open which part a line ends.
@@ -181,7 +182,10 @@ impl Walk<'_> {
                     Kind::Multipart {
                         boundary: boundary.clone(),
                         is_signed: subtype == "signed",
-                        is_digest: subtype == "digest",
+                        role: match subtype {
+                            "digest" => Role::DigestPart,
+                            _ => Role::Part,
+                        },
                     }
                 }
                 _ => Kind::Sealed,
@@ -190,13 +194,6 @@ impl Walk<'_> {
             // RFC 6532 section 3.7 and RFC 6533: any encoding is allowed.
             ("message", subtype) if subtype.starts_with("global") => Kind::Text,
             ("message", _) => Kind::Sealed,
-            _ if role == Role::DigestPart && !header.has_content_type => {
-                if is_open {
-                    Kind::Message
-                } else {
-                    Kind::Sealed
-                }
-            }
             ("text", _) => Kind::Text,
             _ => Kind::Data,
         }
@@ -221,11 +218,7 @@ impl Walk<'_> {
             if let Some(trouble) = self.allowed.content_trouble(octets) {
                 return Err(self.error(trouble, Cause::Type(header.content_type.clone())));
             }
-            Done {
-                delimiter: None,
-                is_eight_bit: !octets.is_ascii(),
-                is_changed: false,
-            }
+            Done::unchanged(octets, None)
         };
         let mut number = 0;
         while let Some(Delimiter { is_last, after, .. }) =
@@ -260,14 +253,13 @@ impl Walk<'_> {
         let octets = &self.message[place.clone()];
         let trouble = self.allowed.content_trouble(octets);
         let keeps_eight_bit = self.allowed.eight_bit;
-        let is_eight_bit = keeps_eight_bit && !octets.is_ascii();
         if let Some(trouble) = trouble {
             self.spare_signed(trouble)?;
             self.edit(place, New::Content(Form::Ignored { keeps_eight_bit }));
         }
         Ok(Done {
             delimiter: None,
-            is_eight_bit,
+            is_eight_bit: keeps_eight_bit && !octets.is_ascii(),
             is_changed: trouble.is_some(),
         })
     }
@@ -282,11 +274,7 @@ impl Walk<'_> {
         let (end, delimiter) = self.delimiter_after(body);
         let octets = &self.message[body..end];
         let Some(trouble) = self.allowed.content_trouble(octets) else {
-            return Ok(Done {
-                delimiter,
-                is_eight_bit: !octets.is_ascii(),
-                is_changed: false,
-            });
+            return Ok(Done::unchanged(octets, delimiter));
         };
         self.spare_signed(trouble)?;
         // Readers differ on whether what holds parts can be encoded at all.
@@ -316,8 +304,8 @@ impl Walk<'_> {
         self.edit(body..end, New::Content(form));
         Ok(Done {
             delimiter,
-            is_eight_bit: false,
             is_changed: true,
+            ..Done::default()
         })
     }
 
