@@ -52,10 +52,8 @@ impl Grammar {
             Grammar::Phrases
         } else if is_among(
             "date message-id in-reply-to references received return-path user-agent mime-version",
-        ) || ["content-", "list-"]
-            .iter()
-            .any(|start| name.starts_with(start))
-            && name != "content-description"
+        ) || name.starts_with("list-")
+            || (name.starts_with("content-") && name != "content-description")
         {
             Grammar::Tokens
         } else {
@@ -84,7 +82,7 @@ fn encoded(value: &[u8], grammar: Grammar) -> Option<Vec<u8>> {
                 let angle = member.iter().position(|token| token[0] == b'<');
                 angle.unwrap_or_default()
             }
-            _ => 0,
+            Grammar::Tokens | Grammar::Unstructured => 0,
         };
         for (at, token) in member.iter().enumerate() {
             match token[0] {

@@ -18,13 +18,11 @@ pub(super) fn folded(field: &[u8], longest: usize) -> Option<Vec<u8>> {
         // White space with the word after it.
         for piece in text.chunk_by(|left, right| is_white(left) || !is_white(right)) {
             // A line with the name alone is a last resort; a blank one is none at all.
-            let is_after_name = result.len() == name_length;
-            let fits = column + piece.len()
-                <= if is_after_name {
-                    LONGEST_LINE
-                } else {
-                    FOLDED_LINE
-                };
+            let longest_here = match result.len() == name_length {
+                true => LONGEST_LINE,
+                false => FOLDED_LINE,
+            };
+            let fits = column + piece.len() <= longest_here;
             if text.len() > longest && column > 0 && !fits && !piece.trim_ascii().is_empty() {
                 result.extend_from_slice(b"\r\n");
                 column = 0;

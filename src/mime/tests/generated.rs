@@ -136,6 +136,22 @@ proptest! {
     }
 
     #[test]
+    fn encoded_words_are_kept_beside_new_ones(
+        words in proptest::collection::vec(
+            "[a-z]{1,9}|[äé€]{1,60}|=\\?utf-8\\?Q\\?[a-z_]{0,9}=C3=A9\\?=", 1..12
+        ),
+    ) {
+        let text = words.join(" ");
+        let message = crlf(&format!("Subject: ü {}\nTo: {} <a@b>\n\nx\n", text, text));
+        let result = checked(&message, SEVEN_BIT);
+        let header = String::from_utf8_lossy(&result);
+        prop_assert!(words.iter().filter(|word| word.is_ascii()).all(|word| header.contains(word.as_str())));
+        let before = MessageParser::new().parse(&message).unwrap();
+        let after = MessageParser::new().parse(&result).unwrap();
+        prop_assert_eq!(after.subject(), before.subject());
+    }
+
+    #[test]
     fn subjects_and_names_read_as_they_did(
         words in proptest::collection::vec("[a-zäé€]{1,60}", 1..12),
         is_quoted: bool,
