@@ -149,6 +149,7 @@ proptest! {
         let before = MessageParser::new().parse(&message).unwrap();
         let after = MessageParser::new().parse(&result).unwrap();
         prop_assert_eq!(after.subject(), before.subject());
+        prop_assert_eq!(after.to().map(|to| format!("{to:?}")), before.to().map(|to| format!("{to:?}")));
     }
 
     #[test]
