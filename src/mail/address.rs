@@ -26,62 +26,46 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Path(String);
 
-/// Why a text is no address or address list.
+/// Why the text of a header field, or of what else `field` names, is no address or
+/// address list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// The list is well formed up to `rest`.
-    #[error("{field}: cannot parse the address at {rest:?}")]
-    Syntax {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The text from where parsing failed.
-        rest: String,
-    },
-    /// A second address follows without a comma.
-    #[error("{field}: missing comma before {rest:?}")]
-    MissingComma {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The text that follows the last whole address.
-        rest: String,
-    },
+#[error("{field}: {problem}")]
+pub struct AddressError {
+    field: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    /// The list is well formed up to here.
+    #[error("cannot parse the address at {0:?}")]
+    Syntax(String),
+    #[error("missing comma before {0:?}")]
+    MissingComma(String),
     /// As some other mail programs separate addresses.
-    #[error("{field}: semicolon before {rest:?}; addresses are separated by commas")]
-    Semicolon {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The text that follows the semicolon.
-        rest: String,
-    },
+    #[error("semicolon before {0:?}; addresses are separated by commas")]
+    Semicolon(String),
     /// `Doe, John <j@x>`: a bare word before a named address is hardly a local user.
     #[error(
-        "{field}: {word:?} has no domain and is followed by {rest:?}; \
+        "{word:?} has no domain and is followed by {rest:?}; \
          quote a name that holds a comma, write <{word}> for a local user"
     )]
-    UnquotedComma {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The bare word.
-        word: String,
-        /// The text after the comma.
-        rest: String,
-    },
+    UnquotedComma { word: String, rest: String },
     /// Control characters never go into an SMTP command.
-    #[error("{field}: control character in {text:?}")]
-    Control {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The whole text.
-        text: String,
-    },
+    #[error("control character in {0:?}")]
+    Control(String),
     /// RFC 5321 section 4.5.3.1.3 allows 256 octets; some servers more, none 1,000.
-    #[error("{field}: address of {length} octets is too long")]
-    TooLong {
-        /// The header field, or what else the text was given as.
-        field: String,
-        /// The octets of the address.
-        length: usize,
-    },
+    #[error("address of {0} octets is too long")]
+    TooLong(usize),
+}
+
+impl Problem {
+    fn of(self, field: &str) -> AddressError {
+        AddressError {
+            field: field.to_owned(),
+            problem: self,
+        }
+    }
 }
 
 const LONGEST_PATH: usize = 900;
@@ -95,19 +79,13 @@ impl Path {
     /// Parses one address, given without brackets and comments; `field` names it in
     /// the error. An empty text is an error: see [`Path::null`].
     pub fn parse(text: &str, field: &str) -> Result<Self, AddressError> {
-        if text.chars().any(char::is_control) {
-            return Err(AddressError::Control {
-                field: field.to_owned(),
-                text: text.to_owned(),
-            });
+        if text.contains(char::is_control) {
+            return Err(Problem::Control(text.to_owned()).of(field));
         }
         let mut paths = parse_address_list(text, field)?;
         match paths.pop() {
             Some(path) if paths.is_empty() => Ok(path),
-            _ => Err(AddressError::Syntax {
-                field: field.to_owned(),
-                rest: text.to_owned(),
-            }),
+            _ => Err(Problem::Syntax(text.to_owned()).of(field)),
         }
     }
 
@@ -196,72 +174,46 @@ fn is_plain(text: &str) -> bool {
 /// comments dropped, source routes dropped as RFC 5321 section 3.6.1 says. `field`
 /// names the source in errors. An empty list or empty group gives no addresses.
 pub fn parse_address_list(text: &str, field: &str) -> Result<Vec<Path>, AddressError> {
+    addresses(text).map_err(|problem| problem.of(field))
+}
+
+fn addresses(text: &str) -> Result<Vec<Path>, Problem> {
     let unfolded = text.replace("\r\n", " ").replace(['\n', '\t'], " ");
-    if unfolded.chars().any(char::is_control) {
-        return Err(AddressError::Control {
-            field: field.to_owned(),
-            text: text.to_owned(),
-        });
+    if unfolded.contains(char::is_control) {
+        return Err(Problem::Control(text.to_owned()));
     }
-    let mut rest = unfolded.as_bytes();
+    let mut rest = skip_separators(unfolded.as_bytes());
     let mut paths = Vec::new();
     let mut bare_word: Option<String> = None;
-    loop {
-        rest = skip_separators(rest);
-        if rest.is_empty() {
-            break;
-        }
+    while !rest.is_empty() {
         let Ok((after, Element { addresses, form })) = element(rest) else {
-            return Err(AddressError::Syntax {
-                field: field.to_owned(),
-                rest: excerpt(rest),
-            });
+            return Err(Problem::Syntax(excerpt(rest)));
         };
         if let (Form::Named, Some(word)) = (form, bare_word.take()) {
-            return Err(AddressError::UnquotedComma {
-                field: field.to_owned(),
-                word,
-                rest: excerpt(rest),
-            });
+            let rest = excerpt(rest);
+            return Err(Problem::UnquotedComma { word, rest });
         }
         if form == Form::Bare {
             bare_word = addresses.first().cloned();
         }
         if !after.is_empty() && after[0] != b',' {
-            return Err(unexpected(field, rest, after));
+            return Err(unexpected(rest, after));
         }
         paths.extend(addresses);
-        rest = after;
+        rest = skip_separators(after);
     }
-    if let Some(path) = paths.iter().find(|path| path.len() > LONGEST_PATH) {
-        return Err(AddressError::TooLong {
-            field: field.to_owned(),
-            length: path.len(),
-        });
+    match paths.iter().find(|path| path.len() > LONGEST_PATH) {
+        Some(path) => Err(Problem::TooLong(path.len())),
+        None => Ok(paths.into_iter().map(Path).collect()),
     }
-    Ok(paths.into_iter().map(Path).collect())
 }
 
-/// The error for text that follows an address where only a comma may.
-fn unexpected(field: &str, address: &[u8], after: &[u8]) -> AddressError {
-    let field = field.to_owned();
-    if element(after).is_ok() {
-        return AddressError::MissingComma {
-            field,
-            rest: excerpt(after),
-        };
-    }
-    if let Some(next) = after.strip_prefix(b";")
-        && element(next).is_ok()
-    {
-        return AddressError::Semicolon {
-            field,
-            rest: excerpt(next),
-        };
-    }
-    AddressError::Syntax {
-        field,
-        rest: excerpt(address),
+/// The problem with text that follows an address where only a comma may.
+fn unexpected(address: &[u8], after: &[u8]) -> Problem {
+    match after.strip_prefix(b";") {
+        _ if element(after).is_ok() => Problem::MissingComma(excerpt(after)),
+        Some(next) if element(next).is_ok() => Problem::Semicolon(excerpt(next)),
+        _ => Problem::Syntax(excerpt(address)),
     }
 }
 

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
-use mail_parser::DateTime;
+use chrono::DateTime;
+use eml_codec::imf::datetime::date_time;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::Timestamp;
@@ -211,71 +212,51 @@ impl Canonical {
 
 /// The header `header` with `now` as its Date, in the time zone of the Date before.
 pub fn with_date(header: &[u8], now: Timestamp) -> Vec<u8> {
-    let is_date = |line: &[u8]| {
-        let name = line
-            .split(|&octet| octet == b':')
-            .next()
-            .unwrap_or_default();
-        name.trim_ascii_end().eq_ignore_ascii_case(b"date")
+    let now = DateTime::from_timestamp_millis(now.0 as i64).unwrap_or_default();
+    let before = field(header, "date").unwrap_or_default();
+    let date = match date_time(before.as_bytes()) {
+        Ok((_, before)) => now.with_timezone(before.0.offset()),
+        Err(_) => now.fixed_offset(),
     };
-    let offset = field(header, "date")
-        .and_then(|date| DateTime::parse_rfc822(&date))
-        .map_or(0, |date| {
-            let seconds = i64::from(date.tz_hour) * 3600 + i64::from(date.tz_minute) * 60;
-            if date.tz_before_gmt {
-                -seconds
-            } else {
-                seconds
-            }
-        });
-    let date = DateTime::from_timestamp((now.0 / 1000) as i64).to_timezone(offset);
-    let line = format!("Date: {}\r\n", date.to_rfc822());
-    let mut new = Vec::with_capacity(header.len() + line.len());
-    let mut is_placed = false;
-    let mut is_skipped = false;
-    for old in header.split_inclusive(|&octet| octet == b'\n') {
-        let is_continued = old.starts_with(b" ") || old.starts_with(b"\t");
-        is_skipped = if is_continued {
-            is_skipped
-        } else {
-            is_date(old)
-        };
-        if !is_skipped {
-            new.extend_from_slice(old);
-        } else if !is_placed {
+    let date = date.format("%a, %-d %b %Y %T %z");
+    let mut line = Some(format!("Date: {date}\r\n"));
+    let mut new = Vec::with_capacity(header.len() + 64);
+    for field in fields(header) {
+        if value(field, "date").is_none() {
+            new.extend_from_slice(field);
+        } else if let Some(line) = line.take() {
             new.extend_from_slice(line.as_bytes());
-            is_placed = true;
         }
     }
-    if !is_placed {
-        new.extend_from_slice(line.as_bytes());
-    }
+    new.extend_from_slice(line.unwrap_or_default().as_bytes());
     new
 }
 
-/// The unfolded value of the first field `name` (lower case) in a canonical header.
+/// The unfolded value of the first field `name` in a canonical header.
 fn field(header: &[u8], name: &str) -> Option<String> {
-    let mut value: Option<String> = None;
-    for line in header.split(|&octet| octet == b'\n') {
-        let line = String::from_utf8_lossy(line);
-        let line = line.trim_end_matches('\r');
-        if let Some(value) = &mut value {
-            if !line.starts_with([' ', '\t']) {
-                break;
-            }
-            value.push_str(line);
-        } else if let Some((field, text)) = line.split_once(':')
-            && field.trim_end().eq_ignore_ascii_case(name)
-        {
-            value = Some(text.to_owned());
-        }
-    }
-    value.map(|value| value.trim().to_owned())
+    let value = fields(header).find_map(|field| value(field, name))?;
+    let text = String::from_utf8_lossy(value).replace("\r\n", "");
+    Some(text.trim().to_owned())
+}
+
+/// The fields of a canonical header, each with its continuation lines.
+fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    header.chunk_by(|left, right| *left != b'\n' || matches!(right, b' ' | b'\t'))
+}
+
+/// The value of `field`, if that is its name.
+fn value<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let colon = memchr::memchr(b':', field)?;
+    let is_named = field[..colon]
+        .trim_ascii_end()
+        .eq_ignore_ascii_case(name.as_bytes());
+    is_named.then(|| &field[colon + 1..])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mail_parser::MessageParser;
     use proptest::prelude::*;
 
     fn made_canonical(raw: &Raw) -> (Vec<u8>, Facts) {
@@ -353,6 +334,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn another_reader_finds_the_time_and_its_zone_in_the_date(
+            date in "(Mon, )?[1-9] (Jan|Dec) (19|20)[0-9]{2} [01][0-9]:[0-5][0-9](:[0-5][0-9])? \
+                     ([+-]0[0-9][0-5][0-9]|GMT)( \\(x\\))?",
+            now in 0..100_000_000_000_u64,
+        ) {
+            let read = |header: &[u8]| {
+                let message = MessageParser::new().parse(header).unwrap_or_default();
+                message.date().cloned().unwrap_or_default()
+            };
+            let header = format!("Date: {date}\r\n");
+            let before = read(header.as_bytes());
+            let after = read(&with_date(header.as_bytes(), Timestamp(now * 1000)));
+            prop_assert_eq!(after.to_timestamp() as u64, now);
+            let zone = |date: &mail_parser::DateTime| {
+                let minutes = i16::from(date.tz_hour) * 60 + i16::from(date.tz_minute);
+                if date.tz_before_gmt { -minutes } else { minutes }
+            };
+            prop_assert_eq!(zone(&after), zone(&before));
+        }
+
         #[test]
         fn canonical_lines_are_a_fixed_point_without_bare_line_ends(
             raw in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..200)

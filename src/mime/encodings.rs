@@ -1,13 +1,10 @@
 //! The forms of content: RFC 2045 section 6.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use quoted_printable::{InputMode, Options};
 
 use super::allowed::LONGEST_LINE;
 use super::lines::{lines, without_end};
 
-/// Octets encoded at a time, which bounds the memory for them.
-const BLOCK: usize = 32 * 1024;
 /// Octets of a base64 line (RFC 2045 section 6.8 allows 76 letters).
 const BASE64_LINE: usize = 57;
 /// Letters of an encoded line, without the `=` of a soft line break.
@@ -44,15 +41,15 @@ impl Form {
     /// multipart the last one belongs to the boundary.
     pub(super) fn append(self, octets: &[u8], out: &mut Vec<u8>) {
         match self {
-            Form::QuotedPrintable => append_quoted_printable(octets, out),
+            Form::QuotedPrintable => append_lines(octets, 0, out, append_quoted_printable),
             Form::Base64 => append_base64(octets, out),
             Form::BrokenQuotedPrintable => {
-                append_lines(octets, out, append_broken_quoted_printable);
+                append_lines(octets, LONGEST_LINE, out, append_broken_quoted_printable);
             }
-            Form::BrokenBase64 => append_lines(octets, out, append_broken_base64),
+            Form::BrokenBase64 => append_lines(octets, LONGEST_LINE, out, append_broken_base64),
             Form::Ignored { keeps_eight_bit } => {
                 let start = out.len();
-                append_lines(octets, out, append_broken_text);
+                append_lines(octets, LONGEST_LINE, out, append_broken_text);
                 if !keeps_eight_bit {
                     let appended = &mut out[start..];
                     for octet in appended.iter_mut().filter(|octet| !octet.is_ascii()) {
@@ -64,41 +61,35 @@ impl Form {
     }
 }
 
-fn append_quoted_printable(octets: &[u8], out: &mut Vec<u8>) {
-    // Two letters are kept for `=2D`, one for the soft line break after a block.
-    let options = Options::default()
-        .input_mode(InputMode::Text)
-        .line_length_limit(ENCODED_LINE - 2);
-    let mut rest = octets;
-    while !rest.is_empty() {
-        let (end, is_in_line) = block_end(rest);
-        let encoded = quoted_printable::encode_with_options(&rest[..end], options.clone());
-        for line in encoded.as_bytes().split_inclusive(|&octet| octet == b'\n') {
-            // A soft line break must not bring forth what looks like a boundary.
-            match line.strip_prefix(b"-") {
-                Some(others) if others.starts_with(b"-") => {
-                    out.extend_from_slice(b"=2D");
-                    out.extend_from_slice(others);
-                }
-                _ => out.extend_from_slice(line),
+/// A line of text.
+fn append_quoted_printable(line: &[u8], out: &mut Vec<u8>) {
+    let mut column = 0;
+    for (at, octet) in line.iter().enumerate() {
+        match octet {
+            b'!'..=b'<' | b'>'..=b'~' => append_token(&[*octet], &mut column, out),
+            b' ' | b'\t' if at + 1 < line.len() => append_token(&[*octet], &mut column, out),
+            _ => {
+                let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+                let escape = [b'=', digit(octet >> 4), digit(octet & 0xF)];
+                append_token(&escape, &mut column, out);
             }
         }
-        if is_in_line {
-            out.extend_from_slice(b"=\r\n");
-        }
-        rest = &rest[end..];
     }
 }
 
-/// Where to end the first block, and whether that is inside of a line.
-fn block_end(octets: &[u8]) -> (usize, bool) {
-    let Some(block) = octets.get(..BLOCK).filter(|_| octets.len() > BLOCK) else {
-        return (octets.len(), false);
+/// A letter or an escape of quoted-printable, after a soft line break if it has no room.
+/// No line must look like a boundary.
+fn append_token(token: &[u8], column: &mut usize, out: &mut Vec<u8>) {
+    let token = match token {
+        b"-" if *column == 0 || *column == ENCODED_LINE => b"=2D",
+        _ => token,
     };
-    match memchr::memmem::rfind(block, b"\r\n") {
-        Some(at) => (at + 2, false),
-        None => (BLOCK - usize::from(block.ends_with(b"\r")), true),
+    if *column + token.len() > ENCODED_LINE {
+        out.extend_from_slice(b"=\r\n");
+        *column = 0;
     }
+    out.extend_from_slice(token);
+    *column += token.len();
 }
 
 fn append_base64(octets: &[u8], out: &mut Vec<u8>) {
@@ -116,12 +107,17 @@ fn append_base64(octets: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the lines, those that are too long with `append_broken`.
-fn append_lines(octets: &[u8], out: &mut Vec<u8>, append_broken: fn(&[u8], &mut Vec<u8>)) {
+/// Appends the lines, those of more than `longest` octets with `append_line`.
+fn append_lines(
+    octets: &[u8],
+    longest: usize,
+    out: &mut Vec<u8>,
+    append_line: fn(&[u8], &mut Vec<u8>),
+) {
     for line in lines(octets) {
         let text = without_end(line);
-        if text.len() > LONGEST_LINE {
-            append_broken(text, out);
+        if text.len() > longest {
+            append_line(text, out);
             out.extend_from_slice(&line[text.len()..]);
         } else {
             out.extend_from_slice(line);
@@ -147,16 +143,7 @@ fn append_broken_quoted_printable(line: &[u8], out: &mut Vec<u8>) {
         let is_escape =
             *first == b'=' && rest.len() >= 3 && rest[1..3].iter().all(u8::is_ascii_hexdigit);
         let (token, others) = rest.split_at(if is_escape { 3 } else { 1 });
-        let token = match token {
-            b"-" if column == 0 || column + 1 > ENCODED_LINE => &b"=2D"[..],
-            _ => token,
-        };
-        if column + token.len() > ENCODED_LINE {
-            out.extend_from_slice(b"=\r\n");
-            column = 0;
-        }
-        out.extend_from_slice(token);
-        column += token.len();
+        append_token(token, &mut column, out);
         rest = others;
     }
 }

@@ -1,79 +1,25 @@
 //! The header of a part: what it says of its content, and how it is made to say
 //! something else.
 
-use mail_parser::parsers::MessageStream;
-use mail_parser::{ContentType, HeaderValue};
-
 use super::allowed::Allowed;
 use super::encoded_words::legal_field;
 use super::error::{Cause, Trouble};
 use super::field::{fields, split, unfolded};
+use super::tokens::{meaning, tokens};
 
 /// The fields of a part's header, without the empty line after them.
 pub(super) struct Header<'a> {
     octets: &'a [u8],
-    pub(super) encoding: Encoding,
-    /// In lower case; text/plain if none is said, or none that can be understood
-    /// (RFC 2045 section 5.2).
-    pub(super) kind: String,
-    pub(super) subtype: String,
+    /// What Content-Transfer-Encoding says, in lower case; 7bit if nothing.
+    pub(super) encoding: String,
+    /// In lower case; text/plain if none is said (RFC 2045 section 5.2).
+    pub(super) content_type: String,
     pub(super) boundary: Option<Vec<u8>>,
     pub(super) has_content_type: bool,
     has_version: bool,
-    /// Whether another reader may understand it otherwise: it says things twice, or has
-    /// lines that are no fields.
+    /// Whether another reader may understand it otherwise: it says things twice or
+    /// unclearly, or has lines that are no fields.
     pub(super) is_doubtful: bool,
-}
-
-/// What Content-Transfer-Encoding says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    /// 7bit, which also holds if nothing is said.
-    SevenBit,
-    /// 8bit and binary.
-    EightBit,
-    Binary,
-    QuotedPrintable,
-    Base64,
-    Other(String),
-}
-
-impl Encoding {
-    fn parse(value: &[u8]) -> Self {
-        let value = value.trim_ascii();
-        let end = value
-            .iter()
-            .position(|octet| matches!(octet, b' ' | b'\t' | b';' | b'('))
-            .unwrap_or(value.len());
-        let name = String::from_utf8_lossy(&value[..end]).to_ascii_lowercase();
-        match name.as_str() {
-            "" | "7bit" => Encoding::SevenBit,
-            "8bit" => Encoding::EightBit,
-            "binary" => Encoding::Binary,
-            "quoted-printable" => Encoding::QuotedPrintable,
-            "base64" => Encoding::Base64,
-            _ => Encoding::Other(name),
-        }
-    }
-
-    /// Whether the octets are the content itself.
-    pub(super) fn is_identity(&self) -> bool {
-        matches!(
-            self,
-            Encoding::SevenBit | Encoding::EightBit | Encoding::Binary
-        )
-    }
-
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Encoding::SevenBit => "7bit",
-            Encoding::EightBit => "8bit",
-            Encoding::Binary => "binary",
-            Encoding::QuotedPrintable => "quoted-printable",
-            Encoding::Base64 => "base64",
-            Encoding::Other(name) => name,
-        }
-    }
 }
 
 /// What a header must say that it doesn't.
@@ -90,9 +36,8 @@ impl<'a> Header<'a> {
     pub(super) fn read(octets: &'a [u8]) -> Self {
         let mut header = Header {
             octets,
-            encoding: Encoding::SevenBit,
-            kind: "text".to_owned(),
-            subtype: "plain".to_owned(),
+            encoding: "7bit".to_owned(),
+            content_type: "text/plain".to_owned(),
             boundary: None,
             has_content_type: false,
             has_version: false,
@@ -109,29 +54,41 @@ impl<'a> Header<'a> {
             } else if name.eq_ignore_ascii_case("content-transfer-encoding") {
                 header.is_doubtful |= has_encoding;
                 has_encoding = true;
-                header.encoding = Encoding::parse(&unfolded(value));
+                header.read_encoding(value);
             } else if name.eq_ignore_ascii_case("content-type") {
                 header.is_doubtful |= header.has_content_type;
                 header.has_content_type = true;
-                header.read_content_type(&unfolded(value));
+                header.read_content_type(value);
             }
         }
         header
     }
 
-    fn read_content_type(&mut self, value: &[u8]) {
-        let line = [value, b"\n"].concat();
-        let HeaderValue::ContentType(said) = MessageStream::new(&line).parse_content_type() else {
-            return;
-        };
-        self.kind = said.ctype().to_ascii_lowercase();
-        self.subtype = said.subtype().unwrap_or_default().to_ascii_lowercase();
-        self.boundary = boundary(&said);
+    fn read_encoding(&mut self, value: &[u8]) {
+        match members(value).as_deref() {
+            Some([encoding, ..]) if !encoding.is_empty() => {
+                self.encoding = encoding.to_ascii_lowercase();
+            }
+            Some(_) => {}
+            None => self.is_doubtful = true,
+        }
     }
 
-    /// The content type as it is named to the user.
-    pub(super) fn content_type(&self) -> String {
-        format!("{}/{}", self.kind, self.subtype)
+    fn read_content_type(&mut self, value: &[u8]) {
+        let members = members(value);
+        let Some([content_type, parameters @ ..]) = members.as_deref() else {
+            self.is_doubtful = true;
+            return;
+        };
+        if !content_type.is_empty() {
+            self.content_type = content_type.to_ascii_lowercase();
+        }
+        self.boundary = parameters.iter().find_map(|parameter| boundary(parameter));
+    }
+
+    /// Whether its content is encoded already.
+    pub(super) fn is_encoded(&self) -> bool {
+        !matches!(self.encoding.as_str(), "7bit" | "8bit" | "binary")
     }
 
     /// The header with what is `wanted`, and every field in a legal form; `None` if
@@ -155,8 +112,8 @@ impl<'a> Header<'a> {
             {
                 result.extend_from_slice(encoding_field(encoding).as_bytes());
             } else if let Some(trouble) = allowed.header_trouble(field) {
-                let legal = legal_field(field, name, allowed)
-                    .ok_or_else(|| (trouble, unencodable(name)))?;
+                let legal =
+                    legal_field(field, allowed).ok_or_else(|| (trouble, unencodable(name)))?;
                 result.extend_from_slice(&legal);
             } else {
                 result.extend_from_slice(field);
@@ -188,9 +145,24 @@ fn encoding_field(encoding: &str) -> String {
     format!("Content-Transfer-Encoding: {encoding}\r\n")
 }
 
-/// The boundary, if it is one: ASCII that does not end with a space (RFC 2046 section
-/// 5.1.1).
-fn boundary(content_type: &ContentType<'_>) -> Option<Vec<u8>> {
-    let boundary = content_type.attribute("boundary")?.trim_ascii_end();
-    (!boundary.is_empty() && boundary.is_ascii()).then(|| boundary.as_bytes().to_vec())
+/// What stands between the semicolons of a value, without comments and white space
+/// (RFC 2045 section 5.1); `None` if that cannot be told.
+fn members(value: &[u8]) -> Option<Vec<String>> {
+    let value = unfolded(value);
+    let tokens = tokens(&value)?;
+    let text = |member: &[&[u8]]| {
+        let tokens = member.iter().filter(|token| !b" \t(".contains(&token[0]));
+        let octets: Vec<u8> = tokens.flat_map(|token| meaning(token)).collect();
+        String::from_utf8_lossy(&octets).into_owned()
+    };
+    Some(tokens.split(|token| token == b";").map(text).collect())
+}
+
+/// The boundary that a parameter names, if it is one: ASCII that does not end with a
+/// space (RFC 2046 section 5.1.1).
+fn boundary(parameter: &str) -> Option<Vec<u8>> {
+    let (name, value) = parameter.split_once('=')?;
+    let value = value.trim_ascii_end();
+    let is_one = name.eq_ignore_ascii_case("boundary") && !value.is_empty() && value.is_ascii();
+    is_one.then(|| value.as_bytes().to_vec())
 }

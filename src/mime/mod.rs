@@ -20,11 +20,13 @@ mod encoded_words;
 mod encodings;
 mod error;
 mod field;
+mod folding;
 mod header;
 mod lines;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use allowed::Allowed;
 pub use downgrade::downgrade;

@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use super::allowed::Allowed;
 use super::encodings::Form;
 use super::error::{Cause, DowngradeError, Trouble};
-use super::header::{Encoding, Header, Wanted};
+use super::header::{Header, Wanted};
 use super::lines::{line_end, without_end};
 
 /// Parts within parts that are looked into.
@@ -76,7 +76,8 @@ enum Kind {
     Multipart {
         boundary: Vec<u8>,
         is_signed: bool,
-        is_digest: bool,
+        /// That of its parts.
+        role: Role,
     },
     Message,
     Text,
@@ -86,12 +87,24 @@ enum Kind {
 }
 
 /// What came of a stretch of the message.
+#[derive(Default)]
 struct Done {
     /// What ended it, if that was not the end of the message.
     delimiter: Option<Delimiter>,
     /// Whether it has 8-bit octets now.
     is_eight_bit: bool,
     is_changed: bool,
+}
+
+impl Done {
+    /// `octets` stay as they are.
+    fn unchanged(octets: &[u8], delimiter: Option<Delimiter>) -> Self {
+        Done {
+            delimiter,
+            is_eight_bit: !octets.is_ascii(),
+            is_changed: false,
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -104,25 +117,16 @@ impl Walk<'_> {
         let is_composite = matches!(kind, Kind::Multipart { .. } | Kind::Message);
         let mut wanted = Wanted::default();
         let mut done = match body {
-            Err(delimiter) => Done {
-                delimiter,
-                is_eight_bit: false,
-                is_changed: false,
-            },
+            Err(delimiter) => Done::unchanged(b"", delimiter),
             Ok(body) => match kind {
                 Kind::Multipart {
                     boundary,
                     is_signed,
-                    is_digest,
+                    role,
                 } => {
                     let was_signed = self.is_signed;
                     self.is_signed |= is_signed;
                     self.boundaries.push(boundary);
-                    let role = if is_digest {
-                        Role::DigestPart
-                    } else {
-                        Role::Part
-                    };
                     let done = self.multipart(body, role, depth, &header)?;
                     self.is_signed = was_signed;
                     done
@@ -134,15 +138,18 @@ impl Walk<'_> {
             },
         };
         if is_composite && done.is_changed {
-            wanted.encoding = match (&header.encoding, done.is_eight_bit) {
-                (Encoding::EightBit | Encoding::Binary, false) => Some("7bit"),
-                (Encoding::Binary, true) => Some("8bit"),
+            wanted.encoding = match (header.encoding.as_str(), done.is_eight_bit) {
+                ("8bit" | "binary", false) => Some("7bit"),
+                ("binary", true) => Some("8bit"),
                 _ => None,
             };
         }
         wanted.version = role == Role::Message && done.is_changed;
-        if done.is_changed && header.is_doubtful {
-            return Err(self.error(self.changed_for(), Cause::Header));
+        if done.is_changed
+            && header.is_doubtful
+            && let Some(trouble) = self.allowed.content_trouble(message)
+        {
+            return Err(self.error(trouble, Cause::Header));
         }
         let fields = start..header_end;
         let new_header = header
@@ -162,25 +169,23 @@ impl Walk<'_> {
         Ok(done)
     }
 
-    /// What a change was made for; asked only when one was made.
-    fn changed_for(&self) -> Trouble {
-        if self.allowed.eight_bit || self.message.is_ascii() {
-            Trouble::LongLine
-        } else {
-            Trouble::EightBit
-        }
-    }
-
     fn kind(&self, header: &Header<'_>, role: Role, depth: usize) -> Kind {
-        let is_open = header.encoding.is_identity() && depth < DEEPEST;
-        match (header.kind.as_str(), header.subtype.as_str()) {
+        let is_open = !header.is_encoded() && depth < DEEPEST;
+        let content_type = match role {
+            Role::DigestPart if !header.has_content_type => "message/rfc822",
+            _ => &header.content_type,
+        };
+        match content_type.split_once('/').unwrap_or((content_type, "")) {
             ("multipart", subtype) => match &header.boundary {
                 // A boundary used twice leaves open which part a line ends.
                 Some(boundary) if is_open && !self.boundaries.contains(boundary) => {
                     Kind::Multipart {
                         boundary: boundary.clone(),
                         is_signed: subtype == "signed",
-                        is_digest: subtype == "digest",
+                        role: match subtype {
+                            "digest" => Role::DigestPart,
+                            _ => Role::Part,
+                        },
                     }
                 }
                 _ => Kind::Sealed,
@@ -189,13 +194,6 @@ impl Walk<'_> {
             // RFC 6532 section 3.7 and RFC 6533: any encoding is allowed.
             ("message", subtype) if subtype.starts_with("global") => Kind::Text,
             ("message", _) => Kind::Sealed,
-            _ if role == Role::DigestPart && !header.has_content_type => {
-                if is_open {
-                    Kind::Message
-                } else {
-                    Kind::Sealed
-                }
-            }
             ("text", _) => Kind::Text,
             _ => Kind::Data,
         }
@@ -218,13 +216,9 @@ impl Walk<'_> {
         } else {
             let octets = &self.message[preamble];
             if let Some(trouble) = self.allowed.content_trouble(octets) {
-                return Err(self.error(trouble, Cause::Type(header.content_type())));
+                return Err(self.error(trouble, Cause::Type(header.content_type.clone())));
             }
-            Done {
-                delimiter: None,
-                is_eight_bit: !octets.is_ascii(),
-                is_changed: false,
-            }
+            Done::unchanged(octets, None)
         };
         let mut number = 0;
         while let Some(Delimiter { is_last, after, .. }) =
@@ -259,14 +253,13 @@ impl Walk<'_> {
         let octets = &self.message[place.clone()];
         let trouble = self.allowed.content_trouble(octets);
         let keeps_eight_bit = self.allowed.eight_bit;
-        let is_eight_bit = keeps_eight_bit && !octets.is_ascii();
         if let Some(trouble) = trouble {
             self.spare_signed(trouble)?;
             self.edit(place, New::Content(Form::Ignored { keeps_eight_bit }));
         }
         Ok(Done {
             delimiter: None,
-            is_eight_bit,
+            is_eight_bit: keeps_eight_bit && !octets.is_ascii(),
             is_changed: trouble.is_some(),
         })
     }
@@ -281,25 +274,20 @@ impl Walk<'_> {
         let (end, delimiter) = self.delimiter_after(body);
         let octets = &self.message[body..end];
         let Some(trouble) = self.allowed.content_trouble(octets) else {
-            return Ok(Done {
-                delimiter,
-                is_eight_bit: !octets.is_ascii(),
-                is_changed: false,
-            });
+            return Ok(Done::unchanged(octets, delimiter));
         };
         self.spare_signed(trouble)?;
-        let form = match (&header.encoding, kind) {
-            // Readers differ on whether what holds parts can be encoded at all.
-            (Encoding::Base64, Kind::Text | Kind::Data) if octets.is_ascii() => Form::BrokenBase64,
-            (Encoding::QuotedPrintable, Kind::Text | Kind::Data) if octets.is_ascii() => {
-                Form::BrokenQuotedPrintable
-            }
-            (encoding, _) if !encoding.is_identity() => {
-                return Err(self.error(trouble, Cause::Encoded(encoding.name().to_owned())));
+        // Readers differ on whether what holds parts can be encoded at all.
+        let is_breakable = octets.is_ascii() && !matches!(kind, Kind::Sealed);
+        let form = match (header.encoding.as_str(), kind) {
+            ("base64", _) if is_breakable => Form::BrokenBase64,
+            ("quoted-printable", _) if is_breakable => Form::BrokenQuotedPrintable,
+            (encoding, _) if header.is_encoded() => {
+                return Err(self.error(trouble, Cause::Encoded(encoding.to_owned())));
             }
             (_, Kind::Text) => Form::of_text(octets),
             (_, Kind::Data) => Form::Base64,
-            _ => return Err(self.error(trouble, Cause::Type(header.content_type()))),
+            _ => return Err(self.error(trouble, Cause::Type(header.content_type.clone()))),
         };
         wanted.encoding = match form {
             Form::QuotedPrintable => Some("quoted-printable"),
@@ -316,8 +304,8 @@ impl Walk<'_> {
         self.edit(body..end, New::Content(form));
         Ok(Done {
             delimiter,
-            is_eight_bit: false,
             is_changed: true,
+            ..Done::default()
         })
     }
 

@@ -1,9 +1,10 @@
 //! Generated messages.
 
-use mail_parser::MessageParser;
+use mail_parser::{MessageParser, MimeHeaders};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mime::header::Header;
 
 /// A MIME tree as text; `place` makes boundaries unlike each other.
 #[derive(Clone, Debug)]
@@ -108,12 +109,47 @@ proptest! {
     }
 
     #[test]
+    fn another_reader_finds_the_same_content_type(
+        kind in "(text|Multipart|message|x-a)/(plain|Mixed|rfc822|x-b\\.c)( \\((a|\\(b;\\)|\")\\))?",
+        charset in "(; ?charset=(utf-8|\"us-ascii\"))?",
+        boundary in "(;(\r\n)?[ \t]BOUNDARY=([-=a-z_.0-9]{1,9}|\"[-= a-z/;:?()<\\[]{0,9}[a-z]\"|\"a\\\\\"b\"))?",
+        end in "(;|; name=\"boundary=b\"| \\(x\\))?",
+    ) {
+        let field = format!("Content-Type: {kind}{charset}{boundary}{end}\r\n\r\n");
+        let header = Header::read(&field.as_bytes()[..field.len() - 2]);
+        let message = MessageParser::new().parse(field.as_bytes()).unwrap();
+        let other = message.content_type().unwrap();
+        let other_type = format!("{}/{}", other.ctype(), other.subtype().unwrap_or_default());
+        prop_assert_eq!(header.content_type, other_type.to_ascii_lowercase());
+        let other_boundary = other.attribute("boundary");
+        prop_assert_eq!(header.boundary.as_deref(), other_boundary.map(str::as_bytes));
+        prop_assert!(!header.is_doubtful);
+    }
+
+    #[test]
     fn trees_decode_to_what_they_were(tree in tree()) {
         let mut message = b"MIME-Version: 1.0\r\n".to_vec();
         tree.append("r", &mut message);
         message.extend_from_slice(b"\r\n");
         checked(&message, SEVEN_BIT);
         checked(&message, EIGHT_BIT);
+    }
+
+    #[test]
+    fn encoded_words_are_kept_beside_new_ones(
+        words in proptest::collection::vec(
+            "[a-z]{1,9}|[äé€]{1,60}|=\\?utf-8\\?Q\\?[a-z_]{0,9}=C3=A9\\?=", 1..12
+        ),
+    ) {
+        let text = words.join(" ");
+        let message = crlf(&format!("Subject: ü {}\nTo: {} <a@b>\n\nx\n", text, text));
+        let result = checked(&message, SEVEN_BIT);
+        let header = String::from_utf8_lossy(&result);
+        prop_assert!(words.iter().filter(|word| word.is_ascii()).all(|word| header.contains(word.as_str())));
+        let before = MessageParser::new().parse(&message).unwrap();
+        let after = MessageParser::new().parse(&result).unwrap();
+        prop_assert_eq!(after.subject(), before.subject());
+        prop_assert_eq!(after.to().map(|to| format!("{to:?}")), before.to().map(|to| format!("{to:?}")));
     }
 
     #[test]

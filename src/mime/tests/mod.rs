@@ -326,10 +326,14 @@ fn header_fields_are_encoded() {
             "Subject: Re: =?utf-8?B?R3LDvMOfZQ==?=",
         ),
         ("Subject:é", "Subject: =?utf-8?B?w6k=?="),
-        ("X-A: é  è x", "X-A: =?utf-8?B?w6kgIMOo?= x"),
+        ("Foo: é x", "Foo: =?utf-8?B?w6k=?= x"),
+        (
+            "X-A: é  è x",
+            "X-A: =?utf-8?B?w6k=?= =?utf-8?B?ICDDqA==?= x",
+        ),
         (
             "Subject: =?utf-8?Q?a?= é =?utf-8?Q?a?=",
-            "Subject: =?utf-8?Q?a?= =?utf-8?B?IMOpIA==?= =?utf-8?Q?a?=",
+            "Subject: =?utf-8?Q?a?= =?utf-8?B?IMOp?= =?utf-8?B?IA==?= =?utf-8?Q?a?=",
         ),
         ("To: Jürgen <a@b>", "To: =?utf-8?B?SsO8cmdlbg==?= <a@b>"),
         (
@@ -338,7 +342,7 @@ fn header_fields_are_encoded() {
         ),
         (
             "Resent-Cc: c@d, é é (x (è\\))) <\"a,b\"@[IPv6:::1]>,\n \"A\" e <a@b>",
-            "Resent-Cc: c@d, =?utf-8?B?w6kgw6k=?= (x (=?utf-8?B?w6gp?=))\n \
+            "Resent-Cc: c@d, =?utf-8?B?w6k=?= =?utf-8?B?IMOp?= (x (=?utf-8?B?w6gp?=))\n \
              <\"a,b\"@[IPv6:::1]>, \"A\" e <a@b>",
         ),
         ("To: \"é\"x<a@b>", "To: =?utf-8?B?w6k=?= x<a@b>"),
@@ -368,6 +372,11 @@ fn long_header_lines_are_folded() {
         (addresses.clone(), SEVEN_BIT),
         (addresses.replacen("a@", "é@", 1), EIGHT_BIT),
         (format!("References: {token}\t{token}"), SEVEN_BIT),
+        // As Emacs made them.
+        (
+            "Subject:".to_owned() + &" =?utf-8?Q?J=C3=BCrgen?=".repeat(50),
+            SEVEN_BIT,
+        ),
         (
             format!("Subject: a{}b{}c", " ".repeat(900), " ".repeat(900)),
             SEVEN_BIT,
@@ -430,8 +439,8 @@ fn what_cannot_be_helped_is_named() {
             "it has 8-bit text in its field To, which cannot be encoded or folded",
         ),
         (
-            "Foo: é\n\nx\n".to_owned(),
-            "it has 8-bit text in its field Foo, which cannot be encoded or folded",
+            "List-Post: <é>\n\nx\n".to_owned(),
+            "it has 8-bit text in its field List-Post, which cannot be encoded or folded",
         ),
         (
             format!("Subject: {long_token}\n\nx\n"),
