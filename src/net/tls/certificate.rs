@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ring::digest;
+use aws_lc_rs::digest;
 use rustls::CertificateError;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

@@ -105,7 +105,7 @@ fn ascii(host: &str) -> String {
 /// What is known of an encrypted line.
 #[derive(Clone, Debug, Default)]
 pub struct Channel {
-    /// Version, cipher suite and the server's certificate, in words.
+    /// Version, key exchange, cipher suite and the server's certificate, in words.
     pub description: String,
     /// Channel binding data of the type tls-exporter (RFC 9266), for TLS 1.3.
     pub exporter: Option<[u8; 32]>,
@@ -118,6 +118,11 @@ impl Channel {
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         };
+        // There is none where a session of TLS 1.2 is resumed.
+        let group = connection
+            .negotiated_key_exchange_group()
+            .map(|group| format!("{:?}, ", group.name()))
+            .unwrap_or_default();
         let cipher = connection
             .negotiated_cipher_suite()
             .map(|suite| format!("{:?}", suite.suite()))
@@ -132,7 +137,7 @@ impl Channel {
             .ok()
             .filter(|_| connection.protocol_version() == Some(ProtocolVersion::TLSv1_3));
         Channel {
-            description: format!("{version}, {cipher}, {certificate}"),
+            description: format!("{version}, {group}{cipher}, {certificate}"),
             exporter,
         }
     }

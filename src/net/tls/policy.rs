@@ -20,6 +20,12 @@ pub struct PolicyError {
     pub(super) lacking: &'static str,
 }
 
+/// All that can be spoken: key exchange with X25519MLKEM768 first, and X25519 in the same
+/// greeting.
+pub(super) fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
 /// What of the provider is used.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -37,7 +43,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        let provider = rustls::crypto::ring::default_provider();
+        let provider = provider();
         Policy {
             versions: vec![&version::TLS13, &version::TLS12],
             signatures: provider
@@ -109,7 +115,14 @@ impl Policy {
         self.provider
             .kx_groups
             .retain(|group| place(Part::Group(gnutls_group(*group))).is_some());
-        if self.provider.kx_groups.is_empty() {
+        // The hybrid group is of TLS 1.3 only.
+        let groups = &self.provider.kx_groups;
+        self.versions.retain(|one| {
+            groups
+                .iter()
+                .any(|group| group.usable_for_version(one.version))
+        });
+        if self.versions.is_empty() {
             return Err(lack("group for key exchange"));
         }
         self.signatures
@@ -185,6 +198,7 @@ fn gnutls_version(version: &SupportedProtocolVersion) -> &'static str {
 
 fn gnutls_group(group: &dyn SupportedKxGroup) -> &'static str {
     match group.name() {
+        NamedGroup::X25519MLKEM768 => "X25519-MLKEM768",
         NamedGroup::X25519 => "X25519",
         NamedGroup::secp256r1 => "SECP256R1",
         NamedGroup::secp384r1 => "SECP384R1",
@@ -202,6 +216,7 @@ fn gnutls_signatures(scheme: SignatureScheme) -> &'static [&'static str] {
         SignatureScheme::RSA_PSS_SHA512 => &["RSA-PSS-RSAE-SHA512"],
         SignatureScheme::ECDSA_NISTP256_SHA256 => &["ECDSA-SHA256", "ECDSA-SECP256R1-SHA256"],
         SignatureScheme::ECDSA_NISTP384_SHA384 => &["ECDSA-SHA384", "ECDSA-SECP384R1-SHA384"],
+        SignatureScheme::ECDSA_NISTP521_SHA512 => &["ECDSA-SHA512", "ECDSA-SECP521R1-SHA512"],
         SignatureScheme::ED25519 => &["EDDSA-ED25519"],
         _ => &[],
     }

@@ -26,7 +26,8 @@ const ALL_CIPHERS: &str =
     "AES-256-GCM CHACHA20-POLY1305 AES-256-CCM AES-256-CBC AES-128-GCM AES-128-CCM AES-128-CBC";
 const ALL_MACS: &str = "SHA1 AEAD";
 const ALL_GROUPS: &str = "SECP256R1 SECP384R1 SECP521R1 X25519 X448 FFDHE2048 FFDHE3072 \
-                          FFDHE4096 FFDHE6144 FFDHE8192";
+                          FFDHE4096 FFDHE6144 FFDHE8192 X25519-MLKEM768 SECP256R1-MLKEM768 \
+                          SECP384R1-MLKEM1024";
 const ALL_SIGNATURES: &str = "RSA-SHA256 RSA-PSS-SHA256 RSA-PSS-RSAE-SHA256 ECDSA-SHA256 \
      ECDSA-SECP256R1-SHA256 EDDSA-ED25519 RSA-SHA384 RSA-PSS-SHA384 RSA-PSS-RSAE-SHA384 \
      ECDSA-SHA384 ECDSA-SECP384R1-SHA384 EDDSA-ED448 RSA-SHA512 RSA-PSS-SHA512 \
@@ -397,6 +398,35 @@ mod tests {
         ] {
             assert_eq!(lacking(text), what, "{text}");
         }
+    }
+
+    #[test]
+    fn groups_are_those_named_the_hybrid_one_first() {
+        for (text, names) in [
+            ("NORMAL", "X25519MLKEM768 X25519 secp256r1 secp384r1"),
+            ("PFS", "X25519MLKEM768 X25519 secp256r1 secp384r1"),
+            ("SECURE192", "secp384r1"),
+            (
+                "NORMAL:-GROUP-X25519-MLKEM768",
+                "X25519 secp256r1 secp384r1",
+            ),
+            ("NORMAL:-GROUP-ALL:+GROUP-X25519-MLKEM768", "X25519MLKEM768"),
+            (
+                "NORMAL:-GROUP-ALL:+GROUP-SECP256R1:+GROUP-X25519",
+                "X25519 secp256r1",
+            ),
+            ("NORMAL:-CURVE-X25519", "X25519MLKEM768 secp256r1 secp384r1"),
+        ] {
+            let groups = policy(text).provider.kx_groups;
+            let ours: Vec<_> = groups
+                .iter()
+                .map(|one| format!("{:?}", one.name()))
+                .collect();
+            assert_eq!(ours.join(" "), names, "{text}");
+        }
+        assert!(!policy("NORMAL:-GROUP-ALL:+GROUP-X25519-MLKEM768").allows_tls12());
+        let text = "NORMAL:-VERS-TLS1.3:-GROUP-ALL:+GROUP-X25519-MLKEM768";
+        assert_eq!(lacking(text), "group for key exchange");
     }
 
     #[test]
