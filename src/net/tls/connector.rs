@@ -13,7 +13,7 @@ use super::error::TlsError;
 use super::identity::{Identity, IdentityFiles};
 use super::legacy_probe::{self, Old};
 use super::pins::Fingerprint;
-use super::policy::Policy;
+use super::policy::{Policy, version_name};
 use super::roots::Roots;
 use super::verifier::Verifier;
 use crate::mail::{Endpoint, Server};
@@ -113,11 +113,10 @@ pub struct Channel {
 
 impl Channel {
     fn of(connection: &ClientConnection) -> Self {
-        let version = match connection.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
-            _ => "TLS",
-        };
+        let version = connection
+            .protocol_version()
+            .map(version_name)
+            .unwrap_or_default();
         // There is none where a session of TLS 1.2 is resumed.
         let group = connection
             .negotiated_key_exchange_group()
