@@ -9,12 +9,17 @@ mod postfix;
 mod server;
 mod tls;
 
+use std::time::Duration;
+
+use common::{Client, MESSAGE, target};
 use postfix::Postfix;
+use rs_smtpmail::bridge::Kind as Outcome;
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::net::tls::{Certificate, IdentityFiles, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server};
+use server::Relay;
+use tls::{Authority, Kind, Leaf, User, World, is_missing, revocation_list, s_server, stunnel};
 
 const DETAILS: &str = "subject CN=localhost, issuer CN=Test root, valid 2001-01-01 to 2049-01-01";
 const SELF_SIGNED: &str = "the server's certificate is self-signed, so nobody vouches for it";
@@ -504,6 +509,48 @@ fn what_postfix_serves(world: &World) {
         .text
         .strip_prefix("STARTTLS: ")
         .unwrap();
+}
+
+/// Sends by OpenSSL with these groups; the client's turns, and the handshake in the trace.
+fn agreement(world: &World, groups: &str, priority: Option<&str>) -> (usize, String) {
+    let leaf = world.leaf(Kind::Good);
+    let options = format!("curves = {groups}");
+    let server = stunnel(world.path(), &leaf, world.mail.port(), &options);
+    let relay = Relay::start(server.port, Duration::from_millis(20));
+    let mut settings = world.settings();
+    settings.trace = true;
+    settings.net.tls.priority = priority.map(str::to_owned);
+    let mut client = Client::new(settings);
+    let to = target(relay.port(), StreamType::Ssl);
+    let seen = client.try_to_send(&to, &["you@example.com"], MESSAGE);
+    assert_eq!(seen.kind, Outcome::Sent, "{groups}: {seen:?}");
+    let (_, handshake) = client.trace.split_once("<TLS 1.3, ").unwrap();
+    let (group, _) = handshake.split_once(", TLS13_AES_256_GCM").unwrap();
+    (relay.turns()[0], group.to_owned())
+}
+
+#[test]
+fn a_server_without_the_hybrid_group_gets_x25519_at_once() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (turns, group) = agreement(&world, "X25519:P-256", None);
+    assert_eq!(group, "X25519");
+    // It must ask for another share.
+    assert_eq!(
+        agreement(&world, "P-384", None),
+        (turns + 1, "secp384r1".to_owned())
+    );
+    for (token, name) in [
+        ("GROUP-SECP256R1", "secp256r1"),
+        ("GROUP-SECP384R1", "secp384r1"),
+        ("CURVE-X25519", "X25519"),
+    ] {
+        let priority = format!("NORMAL:-GROUP-ALL:+{token}");
+        let agreed = agreement(&world, "X25519:P-256:P-384", Some(&priority));
+        assert_eq!(agreed, (turns, name.to_owned()), "{priority}");
+    }
 }
 
 #[test]

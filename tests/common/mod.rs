@@ -29,6 +29,8 @@ pub struct Client {
     pub identity: Option<IdentityFiles>,
     /// What was said of the priority string.
     pub warnings: Vec<String>,
+    /// The dialogue, where the settings say so.
+    pub trace: String,
     wake: PipeReader,
     seen: Vec<Event>,
 }
@@ -64,6 +66,7 @@ impl Client {
             asked: Vec::new(),
             identity: None,
             warnings: Vec::new(),
+            trace: String::new(),
             wake,
             seen: Vec::new(),
         }
@@ -167,6 +170,10 @@ impl Client {
                 }
                 Event::Problem(text) if text.starts_with("gnutls-algorithm-priority") => {
                     self.warnings.push(text);
+                    continue;
+                }
+                Event::Trace { text, .. } => {
+                    self.trace.push_str(&text);
                     continue;
                 }
                 // Only a large message on a busy machine has it.

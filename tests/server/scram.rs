@@ -143,7 +143,7 @@ impl Hash {
         match self {
             Self::Sha1 => sha1(bytes).to_vec(),
             Self::Sha256 => {
-                let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+                let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
                 let suite = suite.tls13().unwrap();
                 suite.common.hash_provider.hash(bytes).as_ref().to_vec()
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ring::digest;
+use aws_lc_rs::digest;
 use rustls::CertificateError;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -68,10 +68,6 @@ impl Certificate {
         })
     }
 
-    fn is_self_issued(&self) -> bool {
-        self.subject == self.issuer
-    }
-
     /// What is wrong beside `reason`, which the verifier gave; it stops at the first.
     pub(super) fn problems(
         &self,
@@ -80,28 +76,21 @@ impl Certificate {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = reason
-            .map(|reason| self.problem(reason))
-            .into_iter()
-            .collect();
-        let mut add = |problem: Problem| {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let parsed = ParsedCertificate::try_from(der);
+        let is_misnamed = parsed.is_ok_and(|parsed| verify_server_name(&parsed, name).is_err());
+        let found = [
+            reason.map(|reason| self.problem(reason)),
+            (now > self.validity.1).then_some(Problem::Expired),
+            (now < self.validity.0).then_some(Problem::NotYetValid),
+            is_misnamed.then_some(Problem::WrongName),
+            self.weak_key(),
+        ];
+        let mut problems = Vec::new();
+        for problem in found.into_iter().flatten() {
             if !problems.contains(&problem) {
                 problems.push(problem);
             }
-        };
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if now > self.validity.1 {
-            add(Problem::Expired);
-        }
-        if now < self.validity.0 {
-            add(Problem::NotYetValid);
-        }
-        let parsed = ParsedCertificate::try_from(der);
-        if parsed.is_ok_and(|parsed| verify_server_name(&parsed, name).is_err()) {
-            add(Problem::WrongName);
-        }
-        if let Some(problem) = self.weak_key() {
-            add(problem);
         }
         problems
     }
@@ -117,12 +106,9 @@ impl Certificate {
         let rustls::Error::InvalidCertificate(reason) = reason else {
             return Problem::Other(reason.to_string());
         };
-        let untrusted = || {
-            if self.is_self_issued() {
-                Problem::SelfSigned
-            } else {
-                Problem::UnknownIssuer
-            }
+        let untrusted = match self.subject == self.issuer {
+            true => Problem::SelfSigned,
+            false => Problem::UnknownIssuer,
         };
         use CertificateError as Reason;
         match reason {
@@ -134,8 +120,8 @@ impl Certificate {
             // The others come of a trusted root that has the issuer's name, but is not it.
             Reason::UnknownIssuer
             | Reason::BadSignature
-            | Reason::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => untrusted(),
-            Reason::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => untrusted(),
+            | Reason::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => untrusted,
+            Reason::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => untrusted,
             other => Problem::Other(other.to_string()),
         }
     }
@@ -154,18 +140,15 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
+    let address = |octets: &[u8]| match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+    };
     let names = extension.value.general_names.iter();
     names
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(harmless(name)),
-            GeneralName::IPAddress(octets) => match octets.len() {
-                4 => <[u8; 4]>::try_from(*octets)
-                    .ok()
-                    .map(|four| IpAddr::from(four).to_string()),
-                _ => <[u8; 16]>::try_from(*octets)
-                    .ok()
-                    .map(|sixteen| IpAddr::from(sixteen).to_string()),
-            },
+            GeneralName::IPAddress(octets) => Some(address(octets)?.to_string()),
             _ => None,
         })
         .collect()

@@ -13,7 +13,7 @@ use super::error::TlsError;
 use super::identity::{Identity, IdentityFiles};
 use super::legacy_probe::{self, Old};
 use super::pins::Fingerprint;
-use super::policy::Policy;
+use super::policy::{Policy, version_name};
 use super::roots::Roots;
 use super::verifier::Verifier;
 use crate::mail::{Endpoint, Server};
@@ -105,7 +105,7 @@ fn ascii(host: &str) -> String {
 /// What is known of an encrypted line.
 #[derive(Clone, Debug, Default)]
 pub struct Channel {
-    /// Version, cipher suite and the server's certificate, in words.
+    /// Version, key exchange, cipher suite and the server's certificate, in words.
     pub description: String,
     /// Channel binding data of the type tls-exporter (RFC 9266), for TLS 1.3.
     pub exporter: Option<[u8; 32]>,
@@ -113,11 +113,15 @@ pub struct Channel {
 
 impl Channel {
     fn of(connection: &ClientConnection) -> Self {
-        let version = match connection.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
-            _ => "TLS",
-        };
+        let version = connection
+            .protocol_version()
+            .map(version_name)
+            .unwrap_or_default();
+        // There is none where a session of TLS 1.2 is resumed.
+        let group = connection
+            .negotiated_key_exchange_group()
+            .map(|group| format!("{:?}, ", group.name()))
+            .unwrap_or_default();
         let cipher = connection
             .negotiated_cipher_suite()
             .map(|suite| format!("{:?}", suite.suite()))
@@ -132,7 +136,7 @@ impl Channel {
             .ok()
             .filter(|_| connection.protocol_version() == Some(ProtocolVersion::TLSv1_3));
         Channel {
-            description: format!("{version}, {cipher}, {certificate}"),
+            description: format!("{version}, {group}{cipher}, {certificate}"),
             exporter,
         }
     }

@@ -9,26 +9,23 @@ use tokio::time::timeout;
 
 use crate::net::transport::Transport;
 
-/// Suites of all kinds, best first: what we speak, then forward secrecy with CBC, then
-/// finite-field Diffie-Hellman, then RSA key exchange, then what nobody should use.
-const SUITES: &[u16] = &[
-    0xc02c, 0xc02b, 0xcca9, 0xc030, 0xc02f, 0xcca8, // ECDHE, AES-GCM or ChaCha20
-    0xc024, 0xc023, 0xc028, 0xc027, 0xc00a, 0xc009, 0xc014, 0xc013, // ECDHE, AES-CBC
-    0xccaa, 0x009f, 0x009e, 0x006b, 0x0067, 0x0039, 0x0033, 0x0016, // DHE-RSA
-    0x009d, 0x009c, 0x003d, 0x003c, 0x0035, 0x002f, 0x0041, // RSA, AES or Camellia
-    0x000a, 0x0005, 0x0004, // RSA with 3DES or RC4
+/// Suites of all kinds, best first, and what is known of a server that chooses one.
+#[rustfmt::skip]
+const SUITES: &[(Old, &[u16])] = &[
+    // AES-GCM and ChaCha20
+    (Old::Tls12, &[0xc02c, 0xc02b, 0xcca9, 0xc030, 0xc02f, 0xcca8]),
+    (Old::KeyExchange("CBC ciphers"),
+        &[0xc024, 0xc023, 0xc028, 0xc027, 0xc00a, 0xc009, 0xc014, 0xc013]),
+    (Old::KeyExchange("finite-field Diffie-Hellman key exchange"),
+        &[0xccaa, 0x009f, 0x009e, 0x006b, 0x0067, 0x0039, 0x0033, 0x0016]),
+    // AES and Camellia, then 3DES and RC4
+    (Old::KeyExchange("RSA key exchange"),
+        &[0x009d, 0x009c, 0x003d, 0x003c, 0x0035, 0x002f, 0x0041, 0x000a, 0x0005, 0x0004]),
 ];
 
 const HANDSHAKE: u8 = 22;
 const ALERT: u8 = 21;
 const SERVER_HELLO: u8 = 2;
-
-/// What the server chose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Choice {
-    version: u16,
-    suite: u16,
-}
 
 /// What a server speaks, in words, if it answers an old client at all. The connection
 /// must be at the point where TLS begins.
@@ -46,7 +43,7 @@ pub(super) async fn probe(
         let mut record = vec![0; length];
         transport.read_exact(&mut record).await.ok()?;
         Some(match header[0] {
-            HANDSHAKE => Old::of(server_hello(&record)?),
+            HANDSHAKE => server_hello(&record)?,
             ALERT => Old::Refused,
             _ => return None,
         })
@@ -68,20 +65,15 @@ pub enum Old {
 }
 
 impl Old {
-    fn of(choice: Choice) -> Self {
-        match choice.version {
+    fn of(version: u16, suite: u16) -> Option<Self> {
+        match version {
             0x0303 => {}
-            0x0302 => return Old::Version("TLS 1.1"),
-            0x0301 => return Old::Version("TLS 1.0"),
-            _ => return Old::Version("SSL 3.0"),
+            0x0302 => return Some(Old::Version("TLS 1.1")),
+            0x0301 => return Some(Old::Version("TLS 1.0")),
+            _ => return Some(Old::Version("SSL 3.0")),
         }
-        let place = SUITES.iter().position(|suite| *suite == choice.suite);
-        match place {
-            Some(0..6) => Old::Tls12,
-            Some(6..14) => Old::KeyExchange("CBC ciphers"),
-            Some(14..22) => Old::KeyExchange("finite-field Diffie-Hellman key exchange"),
-            _ => Old::KeyExchange("RSA key exchange"),
-        }
+        let chosen = SUITES.iter().find(|(_, suites)| suites.contains(&suite));
+        chosen.map(|(old, _)| *old)
     }
 }
 
@@ -107,7 +99,8 @@ fn client_hello(host: &str) -> Vec<u8> {
     let mut hello = vec![3, 3];
     hello.extend([0x52; 32]); // random, but nothing is ever encrypted with it
     hello.push(0); // no session
-    hello.extend(list(SUITES));
+    let suites: Vec<u16> = SUITES.iter().flat_map(|(_, some)| *some).copied().collect();
+    hello.extend(list(&suites));
     hello.extend([1, 0]); // no compression
     let mut extensions = Vec::new();
     if host.parse::<std::net::IpAddr>().is_err() {
@@ -132,16 +125,12 @@ fn client_hello(host: &str) -> Vec<u8> {
     record
 }
 
-/// The choice in a record that begins with a ServerHello.
-fn server_hello(record: &[u8]) -> Option<Choice> {
+/// What the choice in a record that begins with a ServerHello stands for.
+fn server_hello(record: &[u8]) -> Option<Old> {
     let body = record.strip_prefix(&[SERVER_HELLO])?.get(3..)?;
     let pair = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
-    let version = pair(0)?;
     let session = usize::from(*body.get(34)?);
-    Some(Choice {
-        version,
-        suite: pair(35 + session)?,
-    })
+    Old::of(pair(0)?, pair(35 + session)?)
 }
 
 #[cfg(test)]
@@ -154,8 +143,10 @@ mod tests {
         let mut record = vec![SERVER_HELLO, 0, 0, 40, 3, 1];
         record.extend([7; 32]);
         record.extend([2, 9, 9, 0x00, 0x2f, 0]);
-        let choice = server_hello(&record).unwrap();
-        assert_eq!((choice.version, choice.suite), (0x0301, 0x002f));
+        assert_eq!(server_hello(&record), Some(Old::Version("TLS 1.0")));
+        record[5] = 3;
+        let rsa = Old::KeyExchange("RSA key exchange");
+        assert_eq!(server_hello(&record), Some(rsa));
         for length in 0..42 {
             assert_eq!(server_hello(&record[..length]), None);
         }
@@ -163,7 +154,7 @@ mod tests {
 
     #[test]
     fn choices_have_names() {
-        let name = |version, suite| Old::of(Choice { version, suite });
+        let name = |version, suite| Old::of(version, suite).unwrap();
         assert_eq!(name(0x0300, 0x000a), Old::Version("SSL 3.0"));
         assert_eq!(name(0x0303, 0xc02f), Old::Tls12);
         assert_eq!(name(0x0303, 0xc014), Old::KeyExchange("CBC ciphers"));

@@ -4,9 +4,10 @@
 //! secrecy and authenticated encryption throughout. `gnutls-min-prime-bits` needs no
 //! obeying, for there is no finite-field Diffie-Hellman whose prime could be too short.
 
-use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::crypto::CryptoProvider;
 use rustls::{
-    NamedGroup, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
+    NamedGroup, ProtocolVersion, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
 };
 
 /// A priority string that leaves nothing to speak.
@@ -18,6 +19,12 @@ use rustls::{
 pub struct PolicyError {
     pub(super) priority: String,
     pub(super) lacking: &'static str,
+}
+
+/// All that can be spoken: key exchange with X25519MLKEM768 first, and X25519 in the same
+/// greeting.
+pub(super) fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
 }
 
 /// What of the provider is used.
@@ -37,7 +44,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        let provider = rustls::crypto::ring::default_provider();
+        let provider = provider();
         Policy {
             versions: vec![&version::TLS13, &version::TLS12],
             signatures: provider
@@ -50,17 +57,6 @@ impl Default for Policy {
             priority: None,
         }
     }
-}
-
-/// Something a priority string can speak of, by GnuTLS's names.
-pub(super) enum Part {
-    Version(&'static str),
-    KeyExchange(&'static str),
-    Cipher(&'static str),
-    Mac(&'static str),
-    Group(&'static str),
-    /// Names of which one is enough.
-    Signature(&'static [&'static str]),
 }
 
 impl Policy {
@@ -78,7 +74,8 @@ impl Policy {
     /// What it keeps from being used, to explain a failed handshake.
     pub(super) fn restriction(&self) -> Option<String> {
         self.priority.as_ref().map(|priority| {
-            let versions: Vec<_> = self.versions.iter().map(|one| name(one)).collect();
+            let versions = self.versions.iter();
+            let versions: Vec<_> = versions.map(|one| version_name(one.version)).collect();
             format!(
                 "gnutls-algorithm-priority {priority:?} allows {} here",
                 versions.join(" and ")
@@ -87,141 +84,119 @@ impl Policy {
     }
 
     pub(super) fn allows_tls12(&self) -> bool {
-        self.versions
-            .iter()
-            .any(|one| one.version == rustls::ProtocolVersion::TLSv1_2)
+        self.versions.contains(&&version::TLS12)
     }
 
-    /// Keeps the parts to which `place` gives a place, cipher suites in that order.
+    /// Keeps what `place` gives a place, by its token in a priority string, and cipher suites
+    /// in that order; else says what is lacking.
     pub(super) fn restrict(
         &mut self,
-        place: impl Fn(Part) -> Option<usize>,
-    ) -> Result<(), PolicyError> {
-        let lack = |lacking| PolicyError {
-            priority: String::new(),
-            lacking,
-        };
+        place: impl Fn(&str) -> Option<usize>,
+    ) -> Result<(), &'static str> {
+        fn some<T>(left: &[T], what: &'static str) -> Result<(), &'static str> {
+            if left.is_empty() { Err(what) } else { Ok(()) }
+        }
+        let has_place = |token: &str| place(token).is_some();
+        let CryptoProvider {
+            kx_groups: groups,
+            cipher_suites: suites,
+            ..
+        } = &mut self.provider;
         self.versions
-            .retain(|version| place(Part::Version(gnutls_version(version))).is_some());
-        if self.versions.is_empty() {
-            return Err(lack("TLS version"));
-        }
-        self.provider
-            .kx_groups
-            .retain(|group| place(Part::Group(gnutls_group(*group))).is_some());
-        if self.provider.kx_groups.is_empty() {
-            return Err(lack("group for key exchange"));
-        }
+            .retain(|one| has_place(&version_token(one.version)));
+        some(&self.versions, "TLS version")?;
+        groups.retain(|one| has_place(&group_token(one.name())));
+        // The hybrid group is of TLS 1.3 only.
+        self.versions
+            .retain(|one| groups.iter().any(|g| g.usable_for_version(one.version)));
+        some(&self.versions, "group for key exchange")?;
         self.signatures
-            .retain(|scheme| place(Part::Signature(gnutls_signatures(*scheme))).is_some());
-        if self.signatures.is_empty() {
-            return Err(lack("signature algorithm"));
+            .retain(|one| signature_tokens(*one).iter().any(|token| has_place(token)));
+        some(&self.signatures, "signature algorithm")?;
+        if !has_place("AEAD") {
+            return Err("authenticated encryption (AEAD)");
         }
-        if place(Part::Mac("AEAD")).is_none() {
-            return Err(lack("authenticated encryption (AEAD)"));
-        }
-        let versions = &self.versions;
-        let mut suites: Vec<_> = self
-            .provider
-            .cipher_suites
-            .iter()
-            .filter(|suite| versions.contains(&suite.version()))
-            .filter_map(|suite| {
-                let (key_exchange, cipher) = gnutls_suite(*suite);
-                let exchange = match key_exchange {
-                    // Before all others.
-                    None => Some(0),
-                    Some(name) => place(Part::KeyExchange(name)).map(|place| place + 1),
-                };
-                Some(((exchange?, place(Part::Cipher(cipher))?), *suite))
-            })
-            .collect();
-        suites.sort_by_key(|(place, _)| *place);
-        self.provider.cipher_suites = suites.into_iter().map(|(_, suite)| suite).collect();
-        let suites = &self.provider.cipher_suites;
+        let place_of = |suite: &SupportedCipherSuite| {
+            let (key_exchange, cipher) = suite_tokens(*suite);
+            // TLS 1.3 comes before all others.
+            let exchange = key_exchange.map_or(Some(0), |token| Some(place(&token)? + 1));
+            Some((exchange?, place(&cipher)?))
+        };
+        suites.retain(|one| self.versions.contains(&one.version()) && place_of(one).is_some());
+        suites.sort_by_key(place_of);
         self.versions
-            .retain(|version| suites.iter().any(|suite| suite.version() == *version));
-        if self.versions.is_empty() {
-            return Err(lack("cipher suite"));
-        }
-        Ok(())
+            .retain(|one| suites.iter().any(|suite| suite.version() == *one));
+        some(&self.versions, "cipher suite")
     }
 }
 
-/// Whether the provider has something of this GnuTLS name.
-pub(super) fn can_do(name: &str) -> bool {
+/// Whether the provider has something of this token.
+pub(super) fn can_do(token: &str) -> bool {
     let all = Policy::default();
-    let has = |names: &[&str]| names.contains(&name);
-    name == "AEAD"
-        || all.versions.iter().any(|one| has(&[gnutls_version(one)]))
-        || all
-            .signatures
-            .iter()
-            .any(|one| has(gnutls_signatures(*one)))
-        || all
-            .provider
+    let provider = &all.provider;
+    let (versions, signatures) = (all.versions.iter(), all.signatures.iter());
+    let mut suites = provider.cipher_suites.iter().map(|one| suite_tokens(*one));
+    token == "AEAD"
+        || versions
+            .map(|one| version_token(one.version))
+            .any(|one| one == token)
+        || provider
             .kx_groups
             .iter()
-            .any(|one| has(&[gnutls_group(*one)]))
-        || all.provider.cipher_suites.iter().any(|one| {
-            let (key_exchange, cipher) = gnutls_suite(*one);
-            has(&[cipher]) || key_exchange.is_some_and(|key_exchange| has(&[key_exchange]))
-        })
+            .any(|one| group_token(one.name()) == token)
+        || signatures
+            .flat_map(|one| signature_tokens(*one))
+            .any(|one| *one == token)
+        || suites.any(|(exchange, cipher)| cipher == token || exchange.as_deref() == Some(token))
 }
 
-fn name(version: &SupportedProtocolVersion) -> &'static str {
-    match version.version {
-        rustls::ProtocolVersion::TLSv1_3 => "TLS 1.3",
+pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_3 => "TLS 1.3",
         _ => "TLS 1.2",
     }
 }
 
-fn gnutls_version(version: &SupportedProtocolVersion) -> &'static str {
-    match version.version {
-        rustls::ProtocolVersion::TLSv1_3 => "TLS1.3",
-        _ => "TLS1.2",
-    }
+fn version_token(version: ProtocolVersion) -> String {
+    format!("VERS-{}", version_name(version).replace(' ', ""))
 }
 
-fn gnutls_group(group: &dyn SupportedKxGroup) -> &'static str {
-    match group.name() {
-        NamedGroup::X25519 => "X25519",
-        NamedGroup::secp256r1 => "SECP256R1",
-        NamedGroup::secp384r1 => "SECP384R1",
-        _ => "",
-    }
+/// GnuTLS's names are rustls's, but for a hyphen.
+fn group_token(group: NamedGroup) -> String {
+    let name = format!("{group:?}").to_uppercase();
+    format!("GROUP-{}", name.replace("MLKEM", "-MLKEM"))
 }
 
-fn gnutls_signatures(scheme: SignatureScheme) -> &'static [&'static str] {
+/// Tokens of which one is enough.
+fn signature_tokens(scheme: SignatureScheme) -> &'static [&'static str] {
+    use SignatureScheme as Scheme;
     match scheme {
-        SignatureScheme::RSA_PKCS1_SHA256 => &["RSA-SHA256"],
-        SignatureScheme::RSA_PKCS1_SHA384 => &["RSA-SHA384"],
-        SignatureScheme::RSA_PKCS1_SHA512 => &["RSA-SHA512"],
-        SignatureScheme::RSA_PSS_SHA256 => &["RSA-PSS-RSAE-SHA256"],
-        SignatureScheme::RSA_PSS_SHA384 => &["RSA-PSS-RSAE-SHA384"],
-        SignatureScheme::RSA_PSS_SHA512 => &["RSA-PSS-RSAE-SHA512"],
-        SignatureScheme::ECDSA_NISTP256_SHA256 => &["ECDSA-SHA256", "ECDSA-SECP256R1-SHA256"],
-        SignatureScheme::ECDSA_NISTP384_SHA384 => &["ECDSA-SHA384", "ECDSA-SECP384R1-SHA384"],
-        SignatureScheme::ED25519 => &["EDDSA-ED25519"],
+        Scheme::RSA_PKCS1_SHA256 => &["SIGN-RSA-SHA256"],
+        Scheme::RSA_PKCS1_SHA384 => &["SIGN-RSA-SHA384"],
+        Scheme::RSA_PKCS1_SHA512 => &["SIGN-RSA-SHA512"],
+        Scheme::RSA_PSS_SHA256 => &["SIGN-RSA-PSS-RSAE-SHA256"],
+        Scheme::RSA_PSS_SHA384 => &["SIGN-RSA-PSS-RSAE-SHA384"],
+        Scheme::RSA_PSS_SHA512 => &["SIGN-RSA-PSS-RSAE-SHA512"],
+        Scheme::ECDSA_NISTP256_SHA256 => &["SIGN-ECDSA-SHA256", "SIGN-ECDSA-SECP256R1-SHA256"],
+        Scheme::ECDSA_NISTP384_SHA384 => &["SIGN-ECDSA-SHA384", "SIGN-ECDSA-SECP384R1-SHA384"],
+        Scheme::ECDSA_NISTP521_SHA512 => &["SIGN-ECDSA-SHA512", "SIGN-ECDSA-SECP521R1-SHA512"],
+        Scheme::ED25519 => &["SIGN-EDDSA-ED25519"],
+        Scheme::ML_DSA_44 => &["SIGN-ML-DSA-44"],
+        Scheme::ML_DSA_65 => &["SIGN-ML-DSA-65"],
+        Scheme::ML_DSA_87 => &["SIGN-ML-DSA-87"],
         _ => &[],
     }
 }
 
-/// A suite's key exchange, unless it is of TLS 1.3, and its cipher.
-fn gnutls_suite(suite: SupportedCipherSuite) -> (Option<&'static str>, &'static str) {
-    use rustls::CipherSuite as Suite;
-    const ECDSA: Option<&str> = Some("ECDHE-ECDSA");
-    const RSA: Option<&str> = Some("ECDHE-RSA");
-    match suite.suite() {
-        Suite::TLS13_AES_256_GCM_SHA384 => (None, "AES-256-GCM"),
-        Suite::TLS13_AES_128_GCM_SHA256 => (None, "AES-128-GCM"),
-        Suite::TLS13_CHACHA20_POLY1305_SHA256 => (None, "CHACHA20-POLY1305"),
-        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => (ECDSA, "AES-256-GCM"),
-        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => (ECDSA, "AES-128-GCM"),
-        Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => (ECDSA, "CHACHA20-POLY1305"),
-        Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => (RSA, "AES-256-GCM"),
-        Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => (RSA, "AES-128-GCM"),
-        Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => (RSA, "CHACHA20-POLY1305"),
-        _ => (None, ""),
-    }
+/// A suite's key exchange, unless it is of TLS 1.3, and its cipher: from names such as
+/// TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 and TLS13_AES_128_GCM_SHA256.
+fn suite_tokens(suite: SupportedCipherSuite) -> (Option<String>, String) {
+    let name = format!("{:?}", suite.suite()).replace('_', "-");
+    let (_, name) = name.split_once('-').unwrap_or_default();
+    let (exchange, rest) = match name.split_once("-WITH-") {
+        Some((exchange, rest)) => (Some(exchange.to_owned()), rest),
+        None => (None, name),
+    };
+    let (cipher, _) = rest.rsplit_once('-').unwrap_or_default();
+    (exchange, cipher.to_owned())
 }

@@ -1,98 +1,70 @@
 //! GnuTLS priority strings (`gnutls-algorithm-priority`), read for what they mean here.
 //!
-//! Tokens are separated by colons. A keyword such as `NORMAL` adds to each list what it
-//! stands for; `+X` adds to the list that X belongs to, `-X` and `!X` remove; `%X` sets
-//! an option. What remains of versions, ciphers, key exchanges, MACs, groups and
-//! signatures, and can be done by our cryptographic provider, is obeyed, the order of
-//! ciphers included (the order of groups is not, for it would cost a round trip). Asking
-//! for more than the provider has is named in a warning; taking it away is granted.
+//! Tokens are separated by colons. A keyword such as `NORMAL` adds all that it stands for;
+//! `+X` adds, `-X` and `!X` remove; `%X` sets an option. What remains of versions, ciphers,
+//! key exchanges, MACs, groups and signatures, and can be done by our cryptographic
+//! provider, is obeyed, the order of ciphers included (the order of groups is not, for it
+//! would cost a round trip). Asking for more than the provider has is named in a warning;
+//! taking it away is granted.
 
-use super::policy::{Part, Policy, PolicyError, can_do};
+use super::policy::{Policy, PolicyError, can_do};
 
-/// What a keyword stands for, of what GnuTLS itself has in that list.
-struct Level {
-    keywords: &'static [&'static str],
-    versions: &'static str,
-    key_exchanges: &'static str,
-    ciphers: &'static str,
-    macs: &'static str,
-    groups: &'static str,
-    signatures: &'static str,
-}
-
-const ALL_VERSIONS: &str = "TLS1.3 TLS1.2 TLS1.1 TLS1.0";
-const ALL_KEY_EXCHANGES: &str = "ECDHE-ECDSA ECDHE-RSA RSA DHE-RSA";
-const ALL_CIPHERS: &str =
+const VERSIONS: &str = "VERS-TLS1.3 VERS-TLS1.2 VERS-TLS1.1 VERS-TLS1.0";
+const KEY_EXCHANGES: &str = "ECDHE-ECDSA ECDHE-RSA RSA DHE-RSA";
+const CIPHERS: &str =
     "AES-256-GCM CHACHA20-POLY1305 AES-256-CCM AES-256-CBC AES-128-GCM AES-128-CCM AES-128-CBC";
-const ALL_MACS: &str = "SHA1 AEAD";
-const ALL_GROUPS: &str = "SECP256R1 SECP384R1 SECP521R1 X25519 X448 FFDHE2048 FFDHE3072 \
-                          FFDHE4096 FFDHE6144 FFDHE8192";
-const ALL_SIGNATURES: &str = "RSA-SHA256 RSA-PSS-SHA256 RSA-PSS-RSAE-SHA256 ECDSA-SHA256 \
-     ECDSA-SECP256R1-SHA256 EDDSA-ED25519 RSA-SHA384 RSA-PSS-SHA384 RSA-PSS-RSAE-SHA384 \
-     ECDSA-SHA384 ECDSA-SECP384R1-SHA384 EDDSA-ED448 RSA-SHA512 RSA-PSS-SHA512 \
-     RSA-PSS-RSAE-SHA512 ECDSA-SHA512 ECDSA-SECP521R1-SHA512 RSA-SHA1 ECDSA-SHA1";
+const MACS: &str = "SHA1 AEAD";
+const EC_GROUPS: &str = "GROUP-SECP256R1 GROUP-SECP384R1 GROUP-SECP521R1 GROUP-X25519 GROUP-X448 \
+     GROUP-X25519-MLKEM768 GROUP-SECP256R1-MLKEM768 GROUP-SECP384R1-MLKEM1024";
+const DH_GROUPS: &str =
+    "GROUP-FFDHE2048 GROUP-FFDHE3072 GROUP-FFDHE4096 GROUP-FFDHE6144 GROUP-FFDHE8192";
+const STRONG_SIGNATURES: &str = "SIGN-RSA-SHA384 SIGN-RSA-PSS-SHA384 SIGN-RSA-PSS-RSAE-SHA384 \
+     SIGN-ECDSA-SHA384 SIGN-ECDSA-SECP384R1-SHA384 SIGN-EDDSA-ED448 SIGN-RSA-SHA512 \
+     SIGN-RSA-PSS-SHA512 SIGN-RSA-PSS-RSAE-SHA512 SIGN-ECDSA-SHA512 \
+     SIGN-ECDSA-SECP521R1-SHA512 SIGN-ML-DSA-65 SIGN-ML-DSA-87";
+const OTHER_SIGNATURES: &str = "SIGN-RSA-SHA256 SIGN-RSA-PSS-SHA256 SIGN-RSA-PSS-RSAE-SHA256 \
+     SIGN-ECDSA-SHA256 SIGN-ECDSA-SECP256R1-SHA256 SIGN-EDDSA-ED25519 SIGN-ML-DSA-44 \
+     SIGN-RSA-SHA1 SIGN-ECDSA-SHA1";
 
-const NORMAL: Level = Level {
-    keywords: &["NORMAL", "SECURE128", "SECURE", "LEGACY"],
-    versions: ALL_VERSIONS,
-    key_exchanges: ALL_KEY_EXCHANGES,
-    ciphers: ALL_CIPHERS,
-    macs: ALL_MACS,
-    groups: ALL_GROUPS,
-    signatures: ALL_SIGNATURES,
-};
+/// Names, and the tokens that each of them stands for.
+type Sets = &'static [(&'static str, &'static [&'static str])];
 
-const LEVELS: &[Level] = &[
-    NORMAL,
-    Level {
-        keywords: &["PFS"],
-        key_exchanges: "ECDHE-ECDSA ECDHE-RSA DHE-RSA",
-        ..NORMAL
-    },
-    Level {
-        keywords: &["PERFORMANCE"],
-        ciphers: "AES-128-GCM AES-256-GCM CHACHA20-POLY1305 AES-128-CCM AES-256-CCM \
-                  AES-128-CBC AES-256-CBC",
-        ..NORMAL
-    },
-    Level {
-        keywords: &["SECURE192", "SECURE256"],
-        ciphers: "AES-256-GCM CHACHA20-POLY1305 AES-256-CBC AES-256-CCM",
-        macs: "AEAD",
-        groups: "SECP384R1 SECP521R1 FFDHE8192",
-        signatures: "RSA-SHA384 RSA-PSS-SHA384 RSA-PSS-RSAE-SHA384 ECDSA-SHA384 \
-             ECDSA-SECP384R1-SHA384 EDDSA-ED448 RSA-SHA512 RSA-PSS-SHA512 \
-             RSA-PSS-RSAE-SHA512 ECDSA-SHA512 ECDSA-SECP521R1-SHA512",
-        ..NORMAL
-    },
-    Level {
-        keywords: &["SUITEB128"],
-        versions: "TLS1.2",
-        key_exchanges: "ECDHE-ECDSA",
-        ciphers: "AES-256-GCM AES-128-GCM",
-        macs: "AEAD",
-        groups: "SECP256R1 SECP384R1",
-        signatures: "ECDSA-SHA256 ECDSA-SECP256R1-SHA256 ECDSA-SHA384 ECDSA-SECP384R1-SHA384",
-    },
-    Level {
-        keywords: &["SUITEB192"],
-        versions: "TLS1.2",
-        key_exchanges: "ECDHE-ECDSA",
-        ciphers: "AES-256-GCM",
-        macs: "AEAD",
-        groups: "SECP384R1",
-        signatures: "ECDSA-SHA384 ECDSA-SECP384R1-SHA384",
-    },
+#[rustfmt::skip]
+const KEYWORDS: Sets = &[
+    ("NORMAL SECURE128 SECURE LEGACY", &[VERSIONS, KEY_EXCHANGES, CIPHERS, MACS, EC_GROUPS,
+        DH_GROUPS, STRONG_SIGNATURES, OTHER_SIGNATURES]),
+    ("PFS", &[VERSIONS, "ECDHE-ECDSA ECDHE-RSA DHE-RSA", CIPHERS, MACS, EC_GROUPS, DH_GROUPS,
+        STRONG_SIGNATURES, OTHER_SIGNATURES]),
+    ("PERFORMANCE", &[VERSIONS, KEY_EXCHANGES, "AES-128-GCM AES-256-GCM CHACHA20-POLY1305 \
+        AES-128-CCM AES-256-CCM AES-128-CBC AES-256-CBC", MACS, EC_GROUPS, DH_GROUPS,
+        STRONG_SIGNATURES, OTHER_SIGNATURES]),
+    ("SECURE192 SECURE256", &[VERSIONS, KEY_EXCHANGES,
+        "AES-256-GCM CHACHA20-POLY1305 AES-256-CBC AES-256-CCM", "AEAD",
+        "GROUP-SECP384R1 GROUP-SECP521R1 GROUP-FFDHE8192", STRONG_SIGNATURES]),
+    ("SUITEB128", &["VERS-TLS1.2 ECDHE-ECDSA AES-256-GCM AES-128-GCM AEAD GROUP-SECP256R1 \
+        GROUP-SECP384R1 SIGN-ECDSA-SHA256 SIGN-ECDSA-SECP256R1-SHA256 SIGN-ECDSA-SHA384 \
+        SIGN-ECDSA-SECP384R1-SHA384"]),
+    ("SUITEB192", &["VERS-TLS1.2 ECDHE-ECDSA AES-256-GCM AEAD GROUP-SECP384R1 \
+        SIGN-ECDSA-SHA384 SIGN-ECDSA-SECP384R1-SHA384"]),
 ];
 
-/// What GnuTLS knows beyond `NORMAL`: a list's names tell which list a token belongs to.
-const OTHER_VERSIONS: &str = "SSL3.0 DTLS0.9 DTLS1.0 DTLS1.2 DTLS1.3";
-const OTHER_KEY_EXCHANGES: &str = "DHE-DSS PSK RSA-PSK DHE-PSK ECDHE-PSK SRP-DSS SRP-RSA SRP \
-                                   ANON-DH ANON-ECDH VKO-GOST-12 RSA-EXPORT";
-const OTHER_CIPHERS: &str = "AES-192-CBC AES-192-GCM AES-128-CCM-8 AES-256-CCM-8 ARCFOUR-128 \
-     CAMELLIA-256-CBC CAMELLIA-192-CBC CAMELLIA-128-CBC CAMELLIA-128-GCM CAMELLIA-256-GCM \
-     3DES-CBC DES-CBC RC2-40 NULL GOST28147-TC26Z-CNT";
-const OTHER_MACS: &str = "MD5 SHA224 SHA256 SHA384 SHA512 UMAC-96 UMAC-128 GOST28147-TC26Z-IMIT";
+const ALL: Sets = &[
+    ("VERS-ALL VERS-TLS-ALL", &[VERSIONS]),
+    ("KX-ALL", &[KEY_EXCHANGES]),
+    ("CIPHER-ALL", &[CIPHERS]),
+    ("MAC-ALL", &[MACS]),
+    ("GROUP-ALL", &[EC_GROUPS, DH_GROUPS]),
+    ("GROUP-EC-ALL", &[EC_GROUPS]),
+    ("GROUP-DH-ALL", &[DH_GROUPS]),
+    ("SIGN-ALL", &[STRONG_SIGNATURES, OTHER_SIGNATURES]),
+];
+
+/// What GnuTLS knows beyond `NORMAL`; it may also have any group and signature.
+const OTHERS: &str = "VERS-SSL3.0 DHE-DSS PSK RSA-PSK DHE-PSK ECDHE-PSK SRP-DSS SRP-RSA SRP \
+     ANON-DH ANON-ECDH VKO-GOST-12 RSA-EXPORT AES-192-CBC AES-192-GCM AES-128-CCM-8 \
+     AES-256-CCM-8 ARCFOUR-128 CAMELLIA-256-CBC CAMELLIA-192-CBC CAMELLIA-128-CBC \
+     CAMELLIA-128-GCM CAMELLIA-256-GCM 3DES-CBC DES-CBC RC2-40 NULL GOST28147-TC26Z-CNT \
+     MD5 SHA224 SHA256 SHA384 SHA512 UMAC-96 UMAC-128 GOST28147-TC26Z-IMIT";
 
 /// Options that mean nothing to us or name what is so anyway: nothing is ever
 /// renegotiated, and there is no compression, no MAC of its own, no padding to choose.
@@ -103,225 +75,145 @@ const HARMLESS_OPTIONS: &str = "COMPAT DUMBFW SAFE_RENEGOTIATION PARTIAL_RENEGOT
      DISABLE_TLS13_COMPAT_MODE ALLOW_SMALL_RECORDS PROFILE_VERY_WEAK PROFILE_LOW \
      PROFILE_LEGACY PROFILE_MEDIUM";
 
-/// One of the lists that tokens add to and remove from.
-#[derive(Default)]
-struct List(Vec<String>);
-
-impl List {
-    fn add(&mut self, names: &str) {
-        for name in names.split_whitespace() {
-            if !self.has(name) {
-                self.0.push(name.to_owned());
-            }
-        }
-    }
-
-    fn remove(&mut self, name: &str) {
-        self.0.retain(|one| one != name);
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|one| one == name)
-    }
-}
-
-#[derive(Default)]
-struct Lists {
-    versions: List,
-    key_exchanges: List,
-    ciphers: List,
-    macs: List,
-    groups: List,
-    signatures: List,
-}
-
 fn holds(names: &str, name: &str) -> bool {
     names.split_whitespace().any(|one| one == name)
 }
 
-impl Lists {
-    fn add_level(&mut self, keyword: &str) -> bool {
-        let level = LEVELS
+/// The tokens that a name stands for.
+fn members(sets: Sets, name: &str) -> Option<impl Iterator<Item = &'static str> + Clone> {
+    let (_, lists) = sets.iter().find(|(names, _)| holds(names, name))?;
+    Some(lists.iter().flat_map(|list| list.split_whitespace()))
+}
+
+fn is_known(token: &str) -> bool {
+    token.starts_with("GROUP-")
+        || token.starts_with("SIGN-")
+        || [VERSIONS, KEY_EXCHANGES, CIPHERS, MACS, OTHERS]
             .iter()
-            .find(|level| level.keywords.contains(&keyword));
-        if let Some(level) = level {
-            self.versions.add(level.versions);
-            self.key_exchanges.add(level.key_exchanges);
-            self.ciphers.add(level.ciphers);
-            self.macs.add(level.macs);
-            self.groups.add(level.groups);
-            self.signatures.add(level.signatures);
-        }
-        level.is_some()
+            .any(|names| holds(names, token))
+}
+
+/// Certificates are X.509, nothing is compressed, and this is not DTLS.
+fn is_beside_the_point(token: &str) -> bool {
+    ["CTYPE-", "COMP-", "VERS-DTLS"]
+        .iter()
+        .any(|start| token.starts_with(start))
+}
+
+/// The tokens that may be used, in the order in which they were added.
+#[derive(Default)]
+struct Allowed(Vec<String>);
+
+impl Allowed {
+    fn place(&self, token: &str) -> Option<usize> {
+        self.0.iter().position(|one| one == token)
     }
 
-    /// The list that a token is about, the name it has there, and what the list can
-    /// hold; `None` if GnuTLS does not know it either.
-    fn find<'t>(&mut self, token: &'t str) -> Option<(&mut List, &'t str, &'static str)> {
-        if let Some(name) = token.strip_prefix("VERS-") {
-            let known = holds(ALL_VERSIONS, name) || holds(OTHER_VERSIONS, name);
-            return (known || matches!(name, "ALL" | "TLS-ALL" | "DTLS-ALL")).then_some((
-                &mut self.versions,
-                name,
-                ALL_VERSIONS,
-            ));
+    fn extend(&mut self, tokens: impl Iterator<Item = &'static str>) {
+        for token in tokens {
+            if self.place(token).is_none() {
+                self.0.push(token.to_owned());
+            }
         }
-        if let Some(name) = token.strip_prefix("SIGN-") {
-            return Some((&mut self.signatures, name, ALL_SIGNATURES));
-        }
-        let group = token.strip_prefix("GROUP-");
-        if let Some(name) = group.or_else(|| token.strip_prefix("CURVE-")) {
-            return Some((&mut self.groups, name, ALL_GROUPS));
-        }
-        match token {
-            "CIPHER-ALL" => return Some((&mut self.ciphers, "ALL", ALL_CIPHERS)),
-            "MAC-ALL" => return Some((&mut self.macs, "ALL", ALL_MACS)),
-            "KX-ALL" => return Some((&mut self.key_exchanges, "ALL", ALL_KEY_EXCHANGES)),
-            _ => {}
-        }
-        if holds(ALL_CIPHERS, token) || holds(OTHER_CIPHERS, token) {
-            Some((&mut self.ciphers, token, ALL_CIPHERS))
-        } else if holds(ALL_KEY_EXCHANGES, token) || holds(OTHER_KEY_EXCHANGES, token) {
-            Some((&mut self.key_exchanges, token, ALL_KEY_EXCHANGES))
-        } else if holds(ALL_MACS, token) || holds(OTHER_MACS, token) {
-            Some((&mut self.macs, token, ALL_MACS))
+    }
+
+    fn add(&mut self, token: &str) -> Result<(), &'static str> {
+        if let Some(all) = members(KEYWORDS, token) {
+            self.extend(all);
+        } else if let Some(all) = members(ALL, token) {
+            self.extend(all);
+        } else if is_beside_the_point(token) || self.place(token).is_some() {
+            // The keyword had it already, whether we can do it or not.
+        } else if !is_known(token) {
+            return Err("unknown");
+        } else if can_do(token) {
+            self.0.push(token.to_owned());
         } else {
-            None
+            return Err("not supported here");
         }
+        Ok(())
+    }
+
+    fn remove(&mut self, token: &str) -> Result<(), &'static str> {
+        if let Some(all) = members(ALL, token) {
+            let all = |one: &String| all.clone().any(|name| name == one);
+            self.0.retain(|one| !all(one));
+        } else if is_known(token) {
+            self.0.retain(|one| one != token);
+        } else if !is_beside_the_point(token) {
+            return Err("unknown");
+        }
+        Ok(())
     }
 }
 
 impl Policy {
     /// The policy of `gnutls-algorithm-priority`.
     pub fn of(priority: Option<&str>) -> Result<Self, PolicyError> {
+        let mut policy = Policy::default();
         let Some(text) = priority else {
-            return Ok(Policy::default());
+            return Ok(policy);
         };
-        let mut policy = parse(text).map_err(|error| PolicyError {
-            priority: text.to_owned(),
-            ..error
-        })?;
         policy.priority = Some(text.to_owned());
-        Ok(policy)
+        let mut allowed = Allowed::default();
+        // As Emacs does before it hands the string to GnuTLS.
+        let upper = text.to_uppercase();
+        let tokens = upper.split([':', ',', ' ']);
+        for token in tokens.filter(|token| !token.is_empty()) {
+            if let Err(why) = policy.obey(token, &mut allowed) {
+                policy.warnings.push(format!("{token} ({why})"));
+            }
+        }
+        match policy.restrict(|token| allowed.place(token)) {
+            Ok(()) => Ok(policy),
+            Err(lacking) => Err(PolicyError {
+                priority: text.to_owned(),
+                lacking,
+            }),
+        }
     }
-}
 
-/// Reads a priority string; its warnings are in the policy.
-fn parse(text: &str) -> Result<Policy, PolicyError> {
-    let mut lists = Lists::default();
-    let mut policy = Policy::default();
-    // As Emacs does before it hands the string to GnuTLS.
-    let upper = text.to_uppercase();
-    for token in upper
-        .split([':', ',', ' '])
-        .filter(|token| !token.is_empty())
-    {
-        if let Err(why) = obey(token, &mut lists, &mut policy) {
-            policy.warnings.push(format!("{token} ({why})"));
+    /// Applies one token, or says why it can't be obeyed.
+    fn obey(&mut self, token: &str, allowed: &mut Allowed) -> Result<(), &'static str> {
+        if let Some(option) = token.strip_prefix('%') {
+            return self.obey_option(option);
+        }
+        // CURVE- is what GROUP- was called once.
+        if let Some(name) = token.strip_prefix('+') {
+            return allowed.add(&name.replace("CURVE-", "GROUP-"));
+        }
+        if let Some(name) = token.strip_prefix(['-', '!']) {
+            return allowed.remove(&name.replace("CURVE-", "GROUP-"));
+        }
+        let is_file = token.starts_with('@');
+        match members(KEYWORDS, if is_file { "NORMAL" } else { token }) {
+            Some(all) => allowed.extend(all),
+            None if token == "NONE" => {}
+            None => return Err("unknown"),
+        }
+        match token {
+            _ if is_file => Err("GnuTLS's configuration file is not read; taken for NORMAL"),
+            "LEGACY" => Err("taken for NORMAL"),
+            "SECURE192" | "SECURE256" => {
+                Err("obeyed, but certificates with RSA keys from 2048 bits are still accepted")
+            }
+            _ => Ok(()),
         }
     }
-    policy.restrict(|what| {
-        let (list, names) = match what {
-            Part::Version(name) => (&lists.versions, vec![name]),
-            Part::KeyExchange(name) => (&lists.key_exchanges, vec![name]),
-            Part::Cipher(name) => (&lists.ciphers, vec![name]),
-            Part::Mac(name) => (&lists.macs, vec![name]),
-            Part::Group(name) => (&lists.groups, vec![name]),
-            Part::Signature(names) => (&lists.signatures, names.to_vec()),
-        };
-        list.0.iter().position(|one| names.contains(&one.as_str()))
-    })?;
-    Ok(policy)
-}
 
-/// Applies one token, or says why it can't be obeyed.
-fn obey(token: &str, lists: &mut Lists, policy: &mut Policy) -> Result<(), &'static str> {
-    if let Some(option) = token.strip_prefix('%') {
-        return obey_option(option, policy);
-    }
-    if let Some(name) = token.strip_prefix('+') {
-        return add(name, lists);
-    }
-    if let Some(name) = token.strip_prefix(['-', '!']) {
-        return remove(name, lists);
-    }
-    match token {
-        "NONE" => Ok(()),
-        _ if token.starts_with('@') => {
-            lists.add_level("NORMAL");
-            Err("GnuTLS's configuration file is not read; taken for NORMAL")
+    fn obey_option(&mut self, option: &str) -> Result<(), &'static str> {
+        match option {
+            "NO_TICKETS" | "NO_TICKETS_TLS12" => self.without_resumption = true,
+            "VERIFY_DISABLE_CRL_CHECKS" => self.without_crls = true,
+            _ if holds(HARMLESS_OPTIONS, option) => {}
+            _ if option.starts_with("VERIFY_ALLOW") => {
+                return Err("weak certificates are not accepted; you can pin one");
+            }
+            _ if option.starts_with("PROFILE_") => return Err("profiles are not known here"),
+            _ => return Err("unknown"),
         }
-        _ if !lists.add_level(token) => Err("unknown"),
-        "LEGACY" => Err("taken for NORMAL"),
-        "SECURE192" | "SECURE256" => {
-            Err("obeyed, but certificates with RSA keys from 2048 bits are still accepted")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn obey_option(option: &str, policy: &mut Policy) -> Result<(), &'static str> {
-    match option {
-        "NO_TICKETS" | "NO_TICKETS_TLS12" => policy.without_resumption = true,
-        "VERIFY_DISABLE_CRL_CHECKS" => policy.without_crls = true,
-        _ if holds(HARMLESS_OPTIONS, option) => {}
-        _ if option.starts_with("VERIFY_ALLOW") => {
-            return Err("weak certificates are not accepted; you can pin one");
-        }
-        _ if option.starts_with("PROFILE_") => return Err("profiles are not known here"),
-        _ => return Err("unknown"),
-    }
-    Ok(())
-}
-
-fn add(name: &str, lists: &mut Lists) -> Result<(), &'static str> {
-    if lists.add_level(name) || is_beside_the_point(name) {
-        return Ok(());
-    }
-    let Some((list, name, all)) = lists.find(name) else {
-        return Err("unknown");
-    };
-    if name.ends_with("ALL") {
-        match name {
-            "DTLS-ALL" => {}
-            "EC-ALL" => list.add("SECP256R1 SECP384R1 SECP521R1 X25519 X448"),
-            "DH-ALL" => list.add("FFDHE2048 FFDHE3072 FFDHE4096 FFDHE6144 FFDHE8192"),
-            _ => list.add(all),
-        }
-        return Ok(());
-    }
-    // The keyword had it already, whether we can do it or not.
-    if list.has(name) {
-        return Ok(());
-    }
-    list.add(name);
-    if can_do(name) {
         Ok(())
-    } else {
-        Err("not supported here")
     }
-}
-
-fn remove(name: &str, lists: &mut Lists) -> Result<(), &'static str> {
-    if is_beside_the_point(name) {
-        return Ok(());
-    }
-    let Some((list, name, _)) = lists.find(name) else {
-        return Err("unknown");
-    };
-    match name {
-        "DTLS-ALL" => {}
-        "EC-ALL" => list.0.retain(|group| group.starts_with("FFDHE")),
-        "DH-ALL" => list.0.retain(|group| !group.starts_with("FFDHE")),
-        _ if name.ends_with("ALL") => list.0.clear(),
-        _ => list.remove(name),
-    }
-    Ok(())
-}
-
-/// Certificates are X.509, nothing is compressed, and this is not DTLS.
-fn is_beside_the_point(name: &str) -> bool {
-    name.starts_with("CTYPE-") || name.starts_with("COMP-") || name.starts_with("VERS-DTLS")
 }
 
 #[cfg(test)]
@@ -397,6 +289,47 @@ mod tests {
         ] {
             assert_eq!(lacking(text), what, "{text}");
         }
+    }
+
+    #[test]
+    fn normal_takes_nothing_away() {
+        let (normal, all) = (policy("NORMAL"), Policy::default());
+        assert_eq!(normal.versions, all.versions);
+        assert_eq!(normal.signatures, all.signatures);
+        let counts = |one: &Policy| {
+            let provider = &one.provider;
+            (provider.cipher_suites.len(), provider.kx_groups.len())
+        };
+        assert_eq!(counts(&normal), counts(&all));
+    }
+
+    #[test]
+    fn groups_are_those_named_the_hybrid_one_first() {
+        for (text, names) in [
+            ("NORMAL", "X25519MLKEM768 X25519 secp256r1 secp384r1"),
+            ("PFS", "X25519MLKEM768 X25519 secp256r1 secp384r1"),
+            ("SECURE192", "secp384r1"),
+            (
+                "NORMAL:-GROUP-X25519-MLKEM768",
+                "X25519 secp256r1 secp384r1",
+            ),
+            ("NORMAL:-GROUP-ALL:+GROUP-X25519-MLKEM768", "X25519MLKEM768"),
+            (
+                "NORMAL:-GROUP-ALL:+GROUP-SECP256R1:+GROUP-X25519",
+                "X25519 secp256r1",
+            ),
+            ("NORMAL:-CURVE-X25519", "X25519MLKEM768 secp256r1 secp384r1"),
+        ] {
+            let groups = policy(text).provider.kx_groups;
+            let ours: Vec<_> = groups
+                .iter()
+                .map(|one| format!("{:?}", one.name()))
+                .collect();
+            assert_eq!(ours.join(" "), names, "{text}");
+        }
+        assert!(!policy("NORMAL:-GROUP-ALL:+GROUP-X25519-MLKEM768").allows_tls12());
+        let text = "NORMAL:-VERS-TLS1.3:-GROUP-ALL:+GROUP-X25519-MLKEM768";
+        assert_eq!(lacking(text), "group for key exchange");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rustls::server::ParsedCertificate;
 
 use super::certificate::Certificate;
 use super::error::TlsError;
+use super::policy::provider;
 
 /// Files, and when they were last changed.
 pub(super) type Dated = Vec<(PathBuf, Option<SystemTime>)>;
@@ -54,7 +55,7 @@ impl Roots {
         let unusable = |error: &dyn std::fmt::Display| {
             TlsError::Settings(format!("no trusted roots: {error}"))
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(provider());
         let verifier: Arc<dyn ServerCertVerifier> = if lists.is_empty() {
             let with_extra = rustls_platform_verifier::Verifier::new_with_extra_roots(
                 extra.iter().cloned(),

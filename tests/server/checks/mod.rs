@@ -170,7 +170,7 @@ pub fn roots(server: &Server) -> RootCertStore {
 
 /// A TLS client that trusts the server's authority.
 pub fn trusting(server: &Server) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .unwrap()

@@ -56,7 +56,7 @@ fn clients_may_show_a_certificate() {
     let server = Server::start(options.mechanisms(&["EXTERNAL"]));
     let anonymous = trusting(&server);
     let (certificate, key) = server.authority().client_identity("user");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let known = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .unwrap()
