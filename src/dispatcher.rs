@@ -15,11 +15,13 @@ use crate::lane::Lane;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::schedule::Patience;
 use crate::shared::{Report, Shared};
-use crate::spool::{Entry, EntryId, Neighbour, Owner};
-use crate::{check, platform, worker};
+use crate::spool::{Entry, EntryId, Owner};
+use crate::{check, worker};
 
 /// The clock is looked at this often, for timers sleep while a laptop does.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
+/// Where other processes send from the spool, they are looked for this often.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When a message is to be tried.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ pub async fn run(
         servers: HashMap::new(),
         down: HashMap::new(),
         owner: None,
-        watched: HashSet::new(),
+        watch_interval: LONGEST_NAP,
         sessions: JoinSet::new(),
         lane_of: HashMap::new(),
     };
@@ -101,7 +103,7 @@ pub async fn run(
             },
             Some(report) = reports.recv() => dispatcher.hear(report),
             Some(ended) = dispatcher.sessions.join_next_with_id() => dispatcher.see_off(ended),
-            () = sleep(pause.min(LONGEST_NAP)) => dispatcher.look_for_neighbours(),
+            () = sleep(pause.min(dispatcher.watch_interval)) => dispatcher.watch_others(),
         }
     }
 }
@@ -113,7 +115,7 @@ struct Dispatcher {
     servers: HashMap<EntryId, (Timestamp, Server)>,
     down: HashMap<Server, Down>,
     owner: Option<Owner>,
-    watched: HashSet<Neighbour>,
+    watch_interval: Duration,
     sessions: JoinSet<()>,
     lane_of: HashMap<Id, Rc<Lane>>,
 }
@@ -135,7 +137,7 @@ impl Dispatcher {
                 for due in entries {
                     self.schedule(due.id, due.server, due.at);
                 }
-                self.look_for_neighbours();
+                self.watch_others();
             }
             Command::Configure(settings) => {
                 *self.shared.settings.borrow_mut() = Arc::new(*settings);
@@ -242,10 +244,6 @@ impl Dispatcher {
                 down.until = Timestamp::now().after(patience.pause(down.failures));
                 down.waiting.extend(messages);
             }
-            Report::NeighbourGone(neighbour) => {
-                self.watched.remove(&neighbour);
-                self.take_over();
-            }
         }
     }
 
@@ -268,25 +266,18 @@ impl Dispatcher {
             Ok(owner) => self.owner = Some(owner),
             Err(error) => self.shared.tell_spool_trouble(&error),
         }
-        self.look_for_neighbours();
+        self.watch_others();
     }
 
-    fn look_for_neighbours(&mut self) {
+    fn watch_others(&mut self) {
         let Some(owner) = &self.owner else { return };
-        for neighbour in self.shared.spool.neighbours(owner) {
-            if self.watched.insert(neighbour.clone()) {
-                let spool = Arc::clone(&self.shared.spool);
-                let reports = self.shared.reports.clone();
-                // It may wait for days, and Emacs can end meanwhile.
-                let watch = std::thread::Builder::new().name("rs-smtpmail-watch".to_owned());
-                // Without it, what a neighbour leaves is found when it is looked for.
-                let _ = watch.spawn(move || {
-                    platform::block_signals();
-                    if spool.wait_for_end(&neighbour).is_ok() {
-                        let _ = reports.send(Report::NeighbourGone(neighbour));
-                    }
-                });
-            }
+        let others = self.shared.spool.others(owner);
+        self.watch_interval = match others.alive {
+            0 => LONGEST_NAP,
+            _ => WATCH_INTERVAL,
+        };
+        if others.lost > 0 {
+            self.take_over();
         }
     }
 

@@ -137,7 +137,7 @@ impl Engine {
         }
         let mut entry = Entry::new(sender, recipients, server, wishes);
         self.spool.commit(&mut entry, &message)?;
-        if !entry.waits_for_origin()
+        if !self.spool.waits_for_origin(&entry)
             && let Err(error) = self.schedule(vec![Due::wanted(&entry)])
         {
             // It is accepted all the same: an error now would have it sent twice.
@@ -310,7 +310,7 @@ impl Engine {
         claim.entry.next_try = Timestamp::default();
         self.spool.update(&claim)?;
         let due = Due::wanted(&claim.entry);
-        let is_ready = claim.entry.is_ready() && !claim.entry.waits_for_origin();
+        let is_ready = claim.entry.is_ready() && !self.spool.waits_for_origin(&claim.entry);
         drop(claim);
         if is_ready {
             self.schedule(vec![due])?;

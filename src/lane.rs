@@ -170,7 +170,7 @@ impl Lane {
                 Ok(Some(claim)) if claim.entry.wanted_at() > Timestamp::now() => {
                     self.report(id, claim.entry.due());
                 }
-                Ok(Some(claim)) if claim.entry.waits_for_origin() => {}
+                Ok(Some(claim)) if self.shared.spool.waits_for_origin(&claim.entry) => {}
                 Ok(Some(claim)) if claim.entry.is_ready() => {
                     self.shared.flights.begin(id);
                     let size = claim.entry.facts.size;

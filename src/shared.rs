@@ -14,7 +14,7 @@ use crate::login::Logins;
 use crate::mail::{Endpoint, Server, Timestamp};
 use crate::net::tls::{Connectors, Tls};
 use crate::smtp::{Disposition, Distrust, Reply, Stage, Trace, Trouble};
-use crate::spool::{Entry, EntryId, Need, Neighbour, Spool, SpoolError};
+use crate::spool::{Entry, EntryId, Need, Spool, SpoolError};
 
 /// What sessions tell the dispatcher.
 #[derive(Debug)]
@@ -25,8 +25,6 @@ pub enum Report {
     Up(Server),
     /// No session came about; these messages were put off for that.
     Down(Server, Vec<EntryId>),
-    /// Another process that sent from the spool has ended.
-    NeighbourGone(Neighbour),
 }
 
 /// What all lanes share.

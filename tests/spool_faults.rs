@@ -18,7 +18,7 @@ use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::fs::{Call, Fs};
-use rs_smtpmail::spool::{State, Wishes};
+use rs_smtpmail::spool::{Entry, Spool, State, Wishes};
 use server::{Options, Rule, Server, Stage};
 
 /// A file system on which `act` is done at the `at`-th call, counted from 0.
@@ -315,10 +315,11 @@ fn what_is_damaged_is_set_aside_and_reported() {
     }
     client.engine.stop(server::deadline());
     let queue = spool.join("queue");
-    let entry = |number: usize| queue.join(ids[number].to_string());
-    std::fs::write(entry(0).join("entry.json"), "{\"version\": 1").unwrap();
-    std::fs::write(entry(1).join("message"), "short").unwrap();
-    std::fs::remove_file(entry(2).join("entry.json")).unwrap();
+    let file = |part: &str, number: usize| spool.join(part).join(ids[number].to_string());
+    std::fs::write(file("state", 0), "{\"version\": 1").unwrap();
+    std::fs::write(file("queue", 1), "short").unwrap();
+    let whole = std::fs::read(file("queue", 2)).unwrap();
+    std::fs::write(file("queue", 2), &whole[1..]).unwrap();
     std::fs::write(queue.join("stray"), "").unwrap();
     let engine = Engine::new(spool.clone(), Settings::default(), Box::new(io::sink())).unwrap();
     let left = engine.list().unwrap();
@@ -326,5 +327,60 @@ fn what_is_damaged_is_set_aside_and_reported() {
     assert_eq!(problems.len(), 4, "{problems:?}");
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].0.id, ids[3]);
-    assert_eq!(std::fs::read_dir(spool.join("corrupt")).unwrap().count(), 4);
+    // Each with its state, but for the stray one.
+    assert_eq!(std::fs::read_dir(spool.join("corrupt")).unwrap().count(), 7);
+    assert_eq!(std::fs::read_dir(spool.join("state")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_message_is_accepted_at_the_cost_of_two_flushes() {
+    let flushes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&flushes);
+    let hook = move |call: Call, _: &Path| {
+        let is_flush = matches!(call, Call::SyncFile | Call::SyncDirectory);
+        count.fetch_add(usize::from(is_flush), Ordering::SeqCst);
+        Ok(())
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(directory.path().join("a/b"), Fs::with_hook(Arc::new(hook))).unwrap();
+    // The directories: those of the spool, and the two that lead to it.
+    assert_eq!(flushes.swap(0, Ordering::SeqCst), 7 + 2);
+    for message in [MESSAGE.to_vec(), MESSAGE.repeat(100_000)] {
+        let to = rs_smtpmail::address::Path::parse("you@example.com", "to").unwrap();
+        let server = target(25, StreamType::Plain);
+        let sender = rs_smtpmail::address::Path::null();
+        let mut entry = Entry::new(sender, vec![to], server, Wishes::default());
+        spool.commit(&mut entry, &message.into()).unwrap();
+        assert_eq!(flushes.swap(0, Ordering::SeqCst), 2);
+        assert_eq!(spool.load(entry.id).unwrap(), entry);
+    }
+}
+
+#[test]
+fn an_entry_of_any_length_is_read_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(directory.path().join("spool"), Fs::default()).unwrap();
+    // Around the number of octets that are read at once from the end of a file.
+    for length in (0..60).chain(3_300..4_100).step_by(3).chain([10_000, 100_000]) {
+        let to = rs_smtpmail::address::Path::parse("you@example.com", "to").unwrap();
+        let server = target(25, StreamType::Plain);
+        let sender = rs_smtpmail::address::Path::null();
+        let wishes = Wishes {
+            copy: Some("x".repeat(length)),
+            ..Wishes::default()
+        };
+        let mut entry = Entry::new(sender, vec![to], server, wishes);
+        spool
+            .commit(&mut entry, &b"A: b\n\nc\n"[..].into())
+            .unwrap();
+        assert_eq!(spool.load(entry.id).unwrap(), entry);
+        assert_eq!(spool.message(entry.id).unwrap(), b"A: b\r\n\r\nc\r\n");
+        let claim = spool.claim(entry.id).unwrap().unwrap();
+        assert!(spool.claim(entry.id).unwrap().is_none());
+        spool.settle(claim).unwrap();
+        for part in ["queue", "state", "lock", "tmp", "sending"] {
+            let mut left = std::fs::read_dir(spool.directory().join(part)).unwrap();
+            assert!(left.next().is_none(), "{part}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Take};
 use std::rc::Rc;
 
 use super::body::Source;
@@ -93,10 +93,12 @@ impl Content {
     }
 }
 
-fn stored(job: &Job, from: u64) -> io::Result<File> {
-    let mut file = job.message()?;
-    file.seek(SeekFrom::Start(from))?;
-    Ok(file)
+fn stored(job: &Job, from: u64) -> io::Result<Take<File>> {
+    let mut message = job.message()?;
+    let size = message.limit();
+    message.get_mut().seek(SeekFrom::Start(from))?;
+    message.set_limit(size.saturating_sub(from));
+    Ok(message)
 }
 
 /// The content with `now` as its Date.

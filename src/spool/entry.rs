@@ -122,12 +122,12 @@ pub struct Dsn {
     pub notify: Vec<String>,
 }
 
-/// A message's envelope, server and fate; `entry.json`.
+/// A message's envelope, server and fate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The format of this file; 1.
+    /// The format of its files; 1.
     pub version: u32,
-    /// The directory's name.
+    /// The name of its files.
     pub id: EntryId,
     /// When it was accepted from the user.
     pub created: Timestamp,
@@ -230,14 +230,6 @@ impl Entry {
     /// Whether a copy is to be filed now.
     pub fn is_to_be_filed(&self) -> bool {
         self.wishes.copy.is_some() && self.any(RecipientState::Accepted)
-    }
-
-    /// Whether a file outside of the spool stands for the message.
-    pub fn waits_for_origin(&self) -> bool {
-        self.wishes
-            .origin
-            .as_ref()
-            .is_some_and(|file| file.symlink_metadata().is_ok())
     }
 
     /// The time the user wants it sent at; 0 for now.

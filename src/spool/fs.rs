@@ -2,9 +2,10 @@
 //! kill the process there, in turn.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The kinds of call a [`Hook`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,6 @@ pub enum Call {
     SyncDirectory,
     Rename,
     RemoveFile,
-    RemoveDirectory,
     Open,
     Read,
     Lock,
@@ -47,20 +47,28 @@ impl Fs {
         }
     }
 
-    /// Makes a directory and its parents, readable by the user alone.
+    /// Makes a directory and those above it that are missing, readable by the user alone;
+    /// each is on the disk when this returns.
     pub fn make_private_directories(&self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() || self.exists(path)? {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        self.make_private_directories(parent)?;
         self.before(Call::MakeDirectory, path)?;
+        #[cfg_attr(not(unix), expect(unused_mut))]
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path)
-    }
-
-    /// Makes one directory that must not exist yet.
-    pub fn make_directory(&self, path: &Path) -> io::Result<()> {
-        self.before(Call::MakeDirectory, path)?;
-        fs::create_dir(path)
+        match builder.create(path) {
+            // Another process has been faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        match parent.as_os_str().is_empty() {
+            true => self.sync_directory(Path::new(".")),
+            false => self.sync_directory(parent),
+        }
     }
 
     /// Makes a new file by `write`, and waits until its bytes are on the disk.
@@ -97,19 +105,22 @@ impl Fs {
         fs::remove_file(path)
     }
 
-    /// Whether there is such a file.
-    pub fn exists(&self, path: &Path) -> bool {
-        self.before(Call::Read, path).is_ok() && path.exists()
+    /// Whether there is something by this name. An error leaves that open: it is never
+    /// taken for "no".
+    pub fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.before(Call::Read, path)?;
+        match path.symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Replaces `path` as a whole: a reader sees the old bytes or the new ones, also
-    /// after a power cut.
-    pub fn replace_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push("~");
-        let temporary = PathBuf::from(temporary);
-        self.write_durably(&temporary, |file| file.write_all(bytes))?;
-        self.rename(&temporary, path)?;
+    /// Replaces `path` as a whole, by way of `temporary`: a reader sees the old bytes or
+    /// the new ones, also after a power cut.
+    pub fn replace_durably(&self, path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.write_durably(temporary, |file| file.write_all(bytes))?;
+        self.rename(temporary, path)?;
         match path.parent() {
             Some(directory) => self.sync_directory(directory),
             None => Ok(()),
@@ -131,12 +142,6 @@ impl Fs {
         fs::rename(from, to)
     }
 
-    /// Removes a directory and all in it.
-    pub fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        self.before(Call::RemoveDirectory, path)?;
-        fs::remove_dir_all(path)
-    }
-
     /// Opens a file for reading.
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.before(Call::Open, path)?;
@@ -153,10 +158,27 @@ impl Fs {
         }
     }
 
-    /// Takes the advisory lock on an open file, waiting for it.
-    pub fn lock(&self, file: &File, path: &Path) -> io::Result<()> {
+    /// Whether somebody holds the advisory lock on a file, which need not exist.
+    pub fn is_locked(&self, path: &Path) -> io::Result<bool> {
         self.before(Call::Lock, path)?;
-        file.lock()
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            file => match file?.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(error),
+            },
+        }
+    }
+
+    /// Opens the file to be locked, making it if need be.
+    pub fn open_lock(&self, path: &Path) -> io::Result<File> {
+        self.before(Call::Open, path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path)
     }
 
     /// Reads a whole file.
@@ -165,10 +187,29 @@ impl Fs {
         fs::read(path)
     }
 
-    /// The octets of a file.
-    pub fn size(&self, path: &Path) -> io::Result<u64> {
+    /// Reads the octets of a file from the `start`-th to its end; from a negative one,
+    /// that many at its end. Returns also the octets of the whole file.
+    pub fn read_from(&self, path: &Path, start: i64) -> io::Result<(u64, Vec<u8>)> {
         self.before(Call::Read, path)?;
-        Ok(fs::metadata(path)?.len())
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let start = match u64::try_from(start) {
+            Ok(start) => start,
+            Err(_) => length.saturating_sub(start.unsigned_abs()),
+        };
+        file.seek(SeekFrom::Start(start))?;
+        let mut octets = Vec::with_capacity(length.saturating_sub(start) as usize);
+        file.read_to_end(&mut octets)?;
+        Ok((length, octets))
+    }
+
+    /// For how long a file has not been changed; nothing if its time lies ahead.
+    pub fn age(&self, path: &Path) -> io::Result<Duration> {
+        self.before(Call::Read, path)?;
+        let modified = fs::symlink_metadata(path)?.modified()?;
+        Ok(SystemTime::now()
+            .duration_since(modified)
+            .unwrap_or_default())
     }
 
     /// The paths in a directory, in order of their names.

@@ -1,9 +1,8 @@
 //! The spool as a whole: what is in it, and what has to be tidied up.
 
 use std::collections::HashSet;
-use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{Entry, EntryId, RecipientState, Spool, SpoolError, State, failed, id_of};
 use crate::mail::Timestamp;
@@ -29,20 +28,21 @@ impl Spool {
         let paths = self.fs.list(&queue).map_err(failed("list", &queue))?;
         let mut listing = Listing::default();
         for path in paths {
-            let checked = id_of(&path).map(|id| self.check(id));
+            let checked = id_of(&path).map(|id| self.load(id));
             let reason = match checked {
                 Some(Ok(entry)) if self.finish_settling(&entry) => continue,
                 Some(Ok(entry)) => {
                     let is_marked = marks.contains(&(entry.id, entry.attempts));
                     let is_ours = is_ours(entry.id);
-                    let seen = self.with_state(entry, is_ours, is_marked, now);
-                    listing.entries.push(seen);
+                    match self.with_state(entry, is_ours, is_marked, now) {
+                        Ok(seen) => listing.entries.push(seen),
+                        Err(error) => listing.problems.push(error.to_string()),
+                    }
                     continue;
                 }
                 Some(Err(SpoolError::Damaged { reason, .. })) => reason,
                 // Sent by another process since the directory was read.
-                Some(Err(SpoolError::NoSuchEntry(_))) if !path.exists() => continue,
-                Some(Err(SpoolError::NoSuchEntry(_))) => "a file is missing".to_owned(),
+                Some(Err(SpoolError::NoSuchEntry(_))) => continue,
                 // Unreadable now is not damaged: it may be readable again.
                 Some(Err(error @ SpoolError::Io { .. })) => {
                     listing.problems.push(error.to_string());
@@ -58,8 +58,8 @@ impl Spool {
     /// One entry with its state.
     pub fn look(&self, id: EntryId, is_ours: bool) -> Result<(Entry, State), SpoolError> {
         let entry = self.load(id)?;
-        let is_marked = !is_ours && self.is_marked(&entry);
-        Ok(self.with_state(entry, is_ours, is_marked, Timestamp::now()))
+        let is_marked = !is_ours && self.is_marked(&entry)?;
+        self.with_state(entry, is_ours, is_marked, Timestamp::now())
     }
 
     fn with_state(
@@ -68,25 +68,25 @@ impl Spool {
         is_ours: bool,
         is_marked: bool,
         now: Timestamp,
-    ) -> (Entry, State) {
+    ) -> Result<(Entry, State), SpoolError> {
         let is_marked = is_marked && !is_ours;
-        let is_in_flight = is_ours || (is_marked && self.is_claimed(entry.id));
+        let is_in_flight = is_ours || (is_marked && self.is_claimed(entry.id)?);
         if is_marked && !is_in_flight {
             // Whoever claims it next will write that down.
             entry.turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
         }
         let state = match entry.state(is_in_flight, now) {
-            State::Pending | State::Scheduled if entry.waits_for_origin() => State::Held,
+            State::Pending | State::Scheduled if self.waits_for_origin(&entry) => State::Held,
             state => state,
         };
-        (entry, state)
+        Ok((entry, state))
     }
 
     /// Whether the entry waits for a try that nobody has to ask for; or was left
     /// unconfirmed by a killed Emacs, and is claimed so that this is told.
     pub fn is_to_be_taken_up(&self, entry: &Entry, state: State) -> bool {
-        (entry.is_ready() && !entry.waits_for_origin())
-            || (state == State::Unconfirmed && self.is_marked(entry))
+        (entry.is_ready() && !self.waits_for_origin(entry))
+            || (state == State::Unconfirmed && self.is_marked(entry).unwrap_or(false))
     }
 
     /// The tries whose last byte may be on the wire.
@@ -102,20 +102,19 @@ impl Spool {
 
     /// Sweeps what interrupted commits and settlements left more than a day ago.
     pub fn sweep(&self) -> Result<(), SpoolError> {
-        for directory in ["sending", "tmp"].map(|name| self.directory.join(name)) {
+        for part in ["tmp", "state", "sending", "lock"] {
+            let directory = self.directory.join(part);
             let paths = self.fs.list(&directory);
             for path in paths.map_err(failed("list", &directory))? {
-                let id = path.file_stem().and_then(|stem| stem.to_str());
-                let is_queued = id
-                    .and_then(EntryId::parse)
-                    .is_some_and(|id| self.queued(id).exists());
-                if !is_queued && is_older_than(&path, SWEEP_AGE) {
+                let is_needed = match path.file_stem().and_then(|stem| stem.to_str()) {
+                    Some(stem) => EntryId::parse(stem)
+                        // In doubt it is left alone.
+                        .is_some_and(|id| self.fs.exists(&self.queued(id)).unwrap_or(true)),
+                    None => false,
+                };
+                if !is_needed && self.fs.age(&path).is_ok_and(|age| age > SWEEP_AGE) {
                     // There will be another time.
-                    let _ = if path.is_dir() {
-                        self.fs.remove_directory(&path)
-                    } else {
-                        self.fs.remove_file(&path)
-                    };
+                    let _ = self.fs.remove_file(&path);
                 }
             }
         }
@@ -134,46 +133,24 @@ impl Spool {
         }
     }
 
-    /// Checks that an entry's files are there and whole.
-    fn check(&self, id: EntryId) -> Result<Entry, SpoolError> {
-        let entry = self.load(id)?;
-        let path = self.queued(id).join("message");
-        let size = match self.fs.size(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(SpoolError::NoSuchEntry(id));
-            }
-            result => result.map_err(failed("read", &path))?,
-        };
-        if size == entry.facts.size {
-            return Ok(entry);
-        }
-        let reason = format!("it has {size} octets, not {}", entry.facts.size);
-        Err(SpoolError::Damaged { path, reason })
-    }
-
     fn set_aside(&self, path: &Path, reason: &str) -> String {
         let name = path.file_name().unwrap_or_default();
         let aside = self.directory.join("corrupt").join(name);
         match self.fs.rename(path, &aside) {
-            Ok(()) => format!(
-                "{} was set aside as {}: {reason}",
-                path.display(),
-                aside.display()
-            ),
+            Ok(()) => {
+                // What says which recipients have it belongs to it.
+                let state = self.directory.join("state").join(name);
+                let _ = self.fs.rename(&state, &aside.with_extension("state"));
+                format!(
+                    "{} was set aside as {}: {reason}",
+                    path.display(),
+                    aside.display()
+                )
+            }
             Err(error) => format!(
                 "{}: {reason}; setting it aside failed: {error}",
                 path.display()
             ),
         }
     }
-}
-
-fn is_older_than(path: &Path, age: Duration) -> bool {
-    std::fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|modified| {
-            SystemTime::now()
-                .duration_since(modified)
-                .is_ok_and(|elapsed| elapsed > age)
-        })
 }

@@ -3,27 +3,32 @@
 //! # On disk
 //!
 //! ```text
-//! tmp/ID/              being written; swept when older than a day
-//! queue/ID/message     the bytes, canonical CRLF, never changed; its advisory lock is
-//!                      held by whoever works on the entry
-//! queue/ID/entry.json  [`Entry`]: envelope, server, per-recipient state
-//! sending/ID.N         an empty file: the last byte of the N-th try may be on the wire
-//! owners/PID.ID        an empty file, locked by a process that sends, for its life
-//! corrupt/ID/          what could not be read; set aside and reported, never deleted
+//! queue/ID         an accepted message, as it was accepted; never changed:
+//!                  its octets, canonical CRLF, then the entry, one line of JSON, then
+//!                  the message's octets as a number of 20 digits and a line end
+//! state/ID         the [`Entry`] as it is now, JSON; as soon as it differs from queue/ID
+//! sending/ID.N     an empty file: the last byte of the N-th try may be on the wire
+//! lock/ID          an empty file; whoever works on the entry holds its advisory lock
+//! owners/PID.ID    an empty file, locked by a process that sends, for its life
+//! tmp/             what is being written; swept when older than a day
+//! corrupt/         what could not be read; set aside and reported, never deleted
+//! starttls-seen    see `starttls.rs`
 //! ```
 //!
-//! - *Commit*: both files into `tmp/ID`, each fsynced; fsync `tmp/ID`; rename to
-//!   `queue/ID`; fsync `queue`. Only then is the message accepted.
-//! - *Update*: `entry.json~`, fsync, rename to `entry.json`, fsync `queue/ID`.
-//! - *Settle*: rename `queue/ID` to `tmp/ID`, fsync `queue`, unlink.
-//!
+//! - *Commit*: `tmp/ID`, fsync; rename to `queue/ID`; fsync `queue`. Only then is the
+//!   message accepted: two waits for the disk, whatever the message.
+//! - *Update*: `tmp/ID.state`, fsync; rename to `state/ID`; fsync `state`.
 //! - *Mark*: before the last byte goes out, make `sending/ID.N`, N being the entry's
 //!   attempts so far, and fsync `sending`: once for all messages that go out together.
+//! - *Settle*: unlink `queue/ID`, fsync `queue`, again once for all; only then unlink
+//!   what else there is of the entry, for without it the message would be new again.
 //!
-//! The lock is advisory and goes with its process: no crash leaves one behind. A marked
-//! entry whose lock is free was left by a killed process when its last byte may have
-//! been on the wire; who claims it makes it unconfirmed. What is decided about a try is
-//! written with the next number, so that an old mark says nothing any more.
+//! What has no `queue/ID` is no message, whatever else there is of it. The lock is
+//! advisory and goes with its process: no crash leaves one behind. It is on a file of its
+//! own, since on some systems a locked file can be neither read by others nor renamed. A
+//! marked entry whose lock is free was left by a killed process when its last byte may
+//! have been on the wire; who claims it makes it unconfirmed. What is decided about a try
+//! is written with the next number, so that an old mark says nothing any more.
 
 mod entry;
 pub mod fs;
@@ -32,13 +37,13 @@ mod owners;
 mod starttls;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Take};
 use std::path::{Path, PathBuf};
 
 pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Wishes};
 use fs::Fs;
 pub use listing::Listing;
-pub use owners::{Neighbour, Owner};
+pub use owners::{Others, Owner};
 
 use crate::mail::Raw;
 
@@ -55,7 +60,7 @@ pub enum SpoolError {
         /// Why it failed.
         source: io::Error,
     },
-    /// `entry.json` is no entry.
+    /// A file is no entry.
     #[error("{path} is damaged: {reason}", path = .path.display())]
     Damaged {
         /// The file.
@@ -89,21 +94,30 @@ pub struct Spool {
 pub struct Claim {
     /// The entry as last written to disk, but for changes not yet stored.
     pub entry: Entry,
-    message: File,
+    message: PathBuf,
+    fs: Fs,
+    _lock: File,
 }
 
 impl Claim {
-    /// The open message file, to read from.
-    pub fn message(&self) -> io::Result<File> {
-        self.message.try_clone()
+    /// The message, to read from: its octets are the file's first.
+    pub fn message(&self) -> io::Result<Take<File>> {
+        Ok(self.fs.open(&self.message)?.take(self.entry.facts.size))
     }
 }
+
+/// Octets of the line that ends a file of the queue.
+const LENGTH_LINE: usize = 21;
+/// So many octets at its end are read at once; most entries are shorter.
+const END: u32 = 4096;
 
 impl Spool {
     /// Opens the spool in `directory`, making it (mode 0700) if need be.
     pub fn open(directory: PathBuf, fs: Fs) -> Result<Self, SpoolError> {
         let spool = Spool { directory, fs };
-        for part in ["tmp", "queue", "sending", "owners", "corrupt"] {
+        for part in [
+            "tmp", "state", "sending", "lock", "owners", "corrupt", "queue",
+        ] {
             let path = spool.directory.join(part);
             spool
                 .fs
@@ -118,8 +132,8 @@ impl Spool {
         &self.directory
     }
 
-    fn temporary(&self, id: EntryId) -> PathBuf {
-        self.directory.join("tmp").join(id.to_string())
+    fn in_part(&self, part: &str, id: EntryId) -> PathBuf {
+        self.directory.join(part).join(id.to_string())
     }
 
     fn queue(&self) -> PathBuf {
@@ -127,17 +141,17 @@ impl Spool {
     }
 
     fn queued(&self, id: EntryId) -> PathBuf {
-        self.queue().join(id.to_string())
+        self.in_part("queue", id)
     }
 
     /// Stores a message, with its facts in `entry`; on return it survives a crash or
     /// power cut. On an error nothing is left in the queue.
     pub fn commit(&self, entry: &mut Entry, message: &Raw) -> Result<(), SpoolError> {
-        let temporary = self.temporary(entry.id);
+        let temporary = self.in_part("tmp", entry.id);
         self.write_and_publish(entry, message, &temporary)
             .inspect_err(|_| {
                 // Best effort: what stays in tmp is swept later, and is never sent.
-                let _ = self.fs.remove_directory(&temporary);
+                let _ = self.fs.remove_file(&temporary);
             })
     }
 
@@ -148,20 +162,13 @@ impl Spool {
         temporary: &Path,
     ) -> Result<(), SpoolError> {
         self.fs
-            .make_directory(temporary)
-            .map_err(failed("make", temporary))?;
-        let path = temporary.join("message");
-        entry.facts = self
-            .fs
-            .write_durably(&path, |file| message.write_canonical(file))
-            .map_err(failed("write", &path))?;
-        let path = temporary.join("entry.json");
-        self.fs
-            .write_durably(&path, |file| file.write_all(&serialize(entry)))
-            .map_err(failed("write", &path))?;
-        self.fs
-            .sync_directory(temporary)
-            .map_err(failed("sync", temporary))?;
+            .write_durably(temporary, |file| {
+                entry.facts = message.write_canonical(file)?;
+                let mut end = serialize(entry);
+                end.extend_from_slice(format!("\n{:020}\n", entry.facts.size).as_bytes());
+                file.write_all(&end)
+            })
+            .map_err(failed("write", temporary))?;
         let queued = self.queued(entry.id);
         self.fs
             .rename(temporary, &queued)
@@ -176,58 +183,88 @@ impl Spool {
 
     /// Reads one entry without claiming it.
     pub fn load(&self, id: EntryId) -> Result<Entry, SpoolError> {
-        let path = self.queued(id).join("entry.json");
-        let bytes = match self.fs.read(&path) {
+        let (queued, state) = (self.queued(id), self.in_part("state", id));
+        // Read first, for what settles an entry unlinks it last.
+        let changed = match self.fs.read(&state) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read.map_err(failed("read", &state))?),
+        };
+        let end = self.fs.read_from(&queued, -i64::from(END));
+        let (length, end) = match end {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SpoolError::NoSuchEntry(id));
             }
-            result => result.map_err(failed("read", &path))?,
+            read => read.map_err(failed("read", &queued))?,
         };
-        let damaged = |reason| SpoolError::Damaged { path, reason };
-        let entry: Entry =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if entry.id != id || entry.version != 1 {
-            let reason = format!("it says id {}, version {}", entry.id, entry.version);
-            return Err(SpoolError::Damaged {
-                path: self.queued(id).join("entry.json"),
-                reason,
-            });
+        let size = message_size(&end)
+            .filter(|&size| size + (LENGTH_LINE as u64) < length)
+            .ok_or_else(|| damaged(&queued, "it ends too early"))?;
+        let json = match (size + end.len() as u64).checked_sub(length) {
+            Some(start) => end[start as usize..].to_vec(),
+            None => {
+                let rest = self.fs.read_from(&queued, size as i64);
+                rest.map_err(failed("read", &queued))?.1
+            }
+        };
+        let json = &json[..json.len().saturating_sub(LENGTH_LINE)];
+        // Also if the state is read: this one tells whether the message is whole.
+        let accepted = parse(id, size, json).map_err(|reason| damaged(&queued, &reason))?;
+        match changed {
+            Some(json) => parse(id, size, &json).map_err(|reason| damaged(&state, &reason)),
+            None => Ok(accepted),
         }
-        Ok(entry)
     }
 
     /// The stored bytes of an entry.
     pub fn message(&self, id: EntryId) -> Result<Vec<u8>, SpoolError> {
-        let path = self.queued(id).join("message");
+        let size = self.load(id)?.facts.size;
+        let path = self.queued(id);
         match self.fs.read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(SpoolError::NoSuchEntry(id))
             }
-            result => result.map_err(failed("read", &path)),
+            read => {
+                let mut bytes = read.map_err(failed("read", &path))?;
+                bytes.truncate(size as usize);
+                Ok(bytes)
+            }
         }
     }
 
     /// Claims an entry. `None` if somebody else works on it. An entry whose owner was
     /// killed at its last byte comes back with its pending recipients unconfirmed.
     pub fn claim(&self, id: EntryId) -> Result<Option<Claim>, SpoolError> {
-        let path = self.queued(id).join("message");
-        let message = match self.fs.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(SpoolError::NoSuchEntry(id));
-            }
-            result => result.map_err(failed("open", &path))?,
-        };
+        // Without this, each look at what is gone would leave a lock file.
+        let queued = self.queued(id);
         if !self
             .fs
-            .try_lock(&message, &path)
+            .exists(&queued)
+            .map_err(failed("look for", &queued))?
+        {
+            return Err(SpoolError::NoSuchEntry(id));
+        }
+        let path = self.in_part("lock", id);
+        let lock = self.fs.open_lock(&path).map_err(failed("open", &path))?;
+        if !self
+            .fs
+            .try_lock(&lock, &path)
             .map_err(failed("lock", &path))?
         {
             return Ok(None);
         }
         // Read only now: the owner before us may have changed it, or settled it.
-        let entry = self.load(id)?;
-        let mut claim = Claim { entry, message };
-        if self.is_marked(&claim.entry) {
+        let entry = self.load(id).inspect_err(|error| {
+            if matches!(error, SpoolError::NoSuchEntry(_)) {
+                let _ = self.fs.remove_file(&path);
+            }
+        })?;
+        let mut claim = Claim {
+            entry,
+            message: queued,
+            fs: self.fs.clone(),
+            _lock: lock,
+        };
+        if self.is_marked(&claim.entry)? {
             claim
                 .entry
                 .turn(&[RecipientState::Pending], RecipientState::Unconfirmed);
@@ -246,10 +283,18 @@ impl Spool {
 
     /// Stores the claimed entry's changes.
     pub fn update(&self, claim: &Claim) -> Result<(), SpoolError> {
-        let path = self.queued(claim.entry.id).join("entry.json");
+        let path = self.in_part("state", claim.entry.id);
+        let temporary = self.in_part("tmp", claim.entry.id).with_extension("state");
         self.fs
-            .replace_durably(&path, &serialize(&claim.entry))
+            .replace_durably(&path, &temporary, &serialize(&claim.entry))
             .map_err(failed("write", &path))
+    }
+
+    /// Whether a file outside of the spool stands for the entry's message; also if that
+    /// can't be told.
+    pub fn waits_for_origin(&self, entry: &Entry) -> bool {
+        let origin = entry.wishes.origin.as_ref();
+        origin.is_some_and(|file| self.fs.exists(file).unwrap_or(true))
     }
 
     /// Writes the claimed message, with LF line ends, to its entry's origin, as a whole
@@ -261,8 +306,10 @@ impl Spool {
         let mut bytes = self.message(claim.entry.id)?;
         // Stored lines end in CRLF, and there is no other CR.
         bytes.retain(|&octet| octet != b'\r');
+        let mut temporary = origin.clone().into_os_string();
+        temporary.push("~");
         self.fs
-            .replace_durably(origin, &bytes)
+            .replace_durably(origin, Path::new(&temporary), &bytes)
             .map_err(failed("write", origin))
     }
 
@@ -290,8 +337,9 @@ impl Spool {
     }
 
     /// Whether the entry's last byte may be on the wire.
-    pub fn is_marked(&self, entry: &Entry) -> bool {
-        self.fs.exists(&self.mark(entry))
+    pub fn is_marked(&self, entry: &Entry) -> Result<bool, SpoolError> {
+        let mark = self.mark(entry);
+        self.fs.exists(&mark).map_err(failed("look for", &mark))
     }
 
     /// Removes the claimed entry: sent, or deleted by the user.
@@ -308,7 +356,7 @@ impl Spool {
             .map(|claim| {
                 let queued = self.queued(claim.entry.id);
                 self.fs
-                    .rename(&queued, &self.temporary(claim.entry.id))
+                    .remove_file(&queued)
                     .map_err(failed("remove", &queued))
             })
             .collect();
@@ -320,9 +368,11 @@ impl Spool {
                 Err(error) => Err(failed("sync", &queue)(error.kind().into())),
             });
             if result.is_ok() {
-                // They are out of the queue; what can't be unlinked now is swept later.
-                let _ = self.fs.remove_directory(&self.temporary(claim.entry.id));
+                // It is out of the queue; what can't be unlinked now is swept later.
                 self.unmark(&claim.entry);
+                for part in ["state", "lock"] {
+                    let _ = self.fs.remove_file(&self.in_part(part, claim.entry.id));
+                }
             }
             (claim, result)
         });
@@ -330,21 +380,45 @@ impl Spool {
     }
 
     /// Whether somebody holds the entry's lock now.
-    pub fn is_claimed(&self, id: EntryId) -> bool {
-        let path = self.queued(id).join("message");
-        match File::open(&path) {
-            Ok(file) => matches!(
-                file.try_lock_shared(),
-                Err(std::fs::TryLockError::WouldBlock)
-            ),
-            Err(_) => false,
-        }
+    pub fn is_claimed(&self, id: EntryId) -> Result<bool, SpoolError> {
+        let path = self.in_part("lock", id);
+        self.fs.is_locked(&path).map_err(failed("lock", &path))
     }
+}
+
+/// The octets of the message in a file of the queue that ends so.
+fn message_size(end: &[u8]) -> Option<u64> {
+    let line = end.last_chunk::<LENGTH_LINE>()?.strip_suffix(b"\n")?;
+    let is_number = line.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(line)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| is_number)
+}
+
+fn damaged(path: &Path, reason: &str) -> SpoolError {
+    SpoolError::Damaged {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The entry `id` of a message of `size` octets, or what is wrong with it.
+fn parse(id: EntryId, size: u64, json: &[u8]) -> Result<Entry, String> {
+    let entry: Entry = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if entry.id != id || entry.version != 1 || entry.facts.size != size {
+        return Err(format!(
+            "it says id {}, version {}, {} octets, not {size}",
+            entry.id, entry.version, entry.facts.size
+        ));
+    }
+    Ok(entry)
 }
 
 fn serialize(entry: &Entry) -> Vec<u8> {
     // Strings, numbers and lists of them: there is nothing serde_json could refuse.
-    serde_json::to_vec_pretty(entry).unwrap_or_default()
+    serde_json::to_vec(entry).unwrap_or_default()
 }
 
 fn id_of(path: &Path) -> Option<EntryId> {

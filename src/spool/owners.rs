@@ -4,25 +4,32 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use super::fs::Fs;
 use super::{EntryId, Spool, SpoolError, failed};
 
 /// This process, as one that sends; until it is dropped.
 #[derive(Debug)]
 pub struct Owner {
     path: PathBuf,
+    fs: Fs,
     _lock: File,
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
         // Unlocked, it says the same.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.fs.remove_file(&self.path);
     }
 }
 
-/// Another process that sends from the spool, or has until it was killed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Neighbour(PathBuf);
+/// The other processes that send from the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// They send, or have ended and nobody has noticed.
+    pub alive: usize,
+    /// They have ended since the last look, and may have left messages.
+    pub lost: usize,
+}
 
 impl Spool {
     /// Tells other processes that this one sends.
@@ -30,42 +37,43 @@ impl Spool {
         let name = format!("{}.{}", std::process::id(), EntryId::new());
         let path = self.directory.join("owners").join(&name);
         let unlocked = self.directory.join("tmp").join(name);
-        self.fs
-            .make_empty(&unlocked)
+        let lock = self
+            .fs
+            .open_lock(&unlocked)
             .map_err(failed("make", &unlocked))?;
-        let file = self.fs.open(&unlocked).map_err(failed("open", &unlocked))?;
         self.fs
-            .try_lock(&file, &unlocked)
+            .try_lock(&lock, &unlocked)
             .map_err(failed("lock", &unlocked))?;
         // Only now others see it.
         self.fs
             .rename(&unlocked, &path)
             .map_err(failed("publish", &unlocked))?;
-        Ok(Owner { path, _lock: file })
+        Ok(Owner {
+            path,
+            fs: self.fs.clone(),
+            _lock: lock,
+        })
     }
 
-    /// The other processes that send.
-    pub fn neighbours(&self, owner: &Owner) -> Vec<Neighbour> {
+    /// Counts the processes other than `owner` that send. Each that ended without a word
+    /// is told once, to one of those that ask.
+    pub fn others(&self, owner: &Owner) -> Others {
         let paths = self.fs.list(&self.directory.join("owners"));
-        let others = paths.unwrap_or_default().into_iter();
+        let mut others = Others::default();
+        for path in paths.unwrap_or_default() {
+            if path == owner.path {
+                continue;
+            }
+            // What can't be told now is told at the next look.
+            let is_free = self
+                .fs
+                .open(&path)
+                .and_then(|file| self.fs.try_lock(&file, &path));
+            match is_free {
+                Ok(true) if self.fs.remove_file(&path).is_ok() => others.lost += 1,
+                _ => others.alive += 1,
+            }
+        }
         others
-            .filter(|path| *path != owner.path)
-            .map(Neighbour)
-            .collect()
-    }
-
-    /// Waits until a process has ended, however it did.
-    pub fn wait_for_end(&self, neighbour: &Neighbour) -> std::io::Result<()> {
-        let path = &neighbour.0;
-        match self.fs.open(path) {
-            Ok(file) => self.fs.lock(&file, path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        match self.fs.remove_file(path) {
-            // By itself, or by another that waited.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
     }
 }

@@ -7,9 +7,10 @@
 //! Two processes that write at the same moment may lose a line; it comes back with the
 //! next session.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use super::{Spool, SpoolError, failed};
+use super::{EntryId, Spool, SpoolError, failed};
 use crate::mail::Endpoint;
 
 impl Spool {
@@ -19,10 +20,10 @@ impl Spool {
 
     fn read_starttls_seen(&self) -> Result<Vec<String>, SpoolError> {
         let path = self.starttls_seen();
-        if !self.fs.exists(&path) {
-            return Ok(Vec::new());
-        }
-        let bytes = self.fs.read(&path).map_err(failed("read", &path))?;
+        let bytes = match self.fs.read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(failed("read", &path))?,
+        };
         let text = String::from_utf8_lossy(&bytes);
         Ok(text.lines().map(str::to_owned).collect())
     }
@@ -30,8 +31,10 @@ impl Spool {
     fn write_starttls_seen(&self, lines: &[String]) -> Result<(), SpoolError> {
         let path = self.starttls_seen();
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        // Of its own name, for two processes may write at the same time.
+        let temporary = self.in_part("tmp", EntryId::new());
         self.fs
-            .replace_durably(&path, text.as_bytes())
+            .replace_durably(&path, &temporary, text.as_bytes())
             .map_err(failed("write", &path))
     }
 

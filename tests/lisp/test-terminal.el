@@ -92,19 +92,23 @@ Return its id."
   "Return the name of a new spool with COUNT messages, user0's to the last one's."
   (let* ((id (test-terminal-add "=?UTF-8?Q?Gr=C3=BC=C3=9Fe?= from user0" "user0@lists.example.com"))
          (original (expand-file-name (concat "queue/" id) rs-smtpmail-spool-directory))
-         (entry (test-bytes (expand-file-name "entry.json" original)))
+         (entry (test-bytes original))
          (spool (test-new-directory "many")))
     (set-file-modes spool #o700)
     ;; To send each would take long: the spool goes to the disk each time.
     (dotimes (number count)
       (let* ((new (format "%s%012x" (substring id 0 24) number))
-             (directory (expand-file-name (concat "queue/" new "/") spool)))
-        (make-directory directory t)
-        (copy-file (expand-file-name "message" original) directory)
-        (write-region (string-replace
-                       "user0" (format "user%d" number)
-                       (string-replace id new entry))
-                      nil (expand-file-name "entry.json" directory) nil 'silent)))
+             (file (expand-file-name (concat "queue/" new) spool)))
+        (make-directory (file-name-directory file) t)
+        (string-match "{\"version\"" entry)
+        (let ((coding-system-for-write 'no-conversion)
+              (start (match-beginning 0)))
+          ;; The message stays as it is.
+          (write-region (concat (substring entry 0 start)
+                                (string-replace
+                                 "user0" (format "user%d" number)
+                                 (string-replace id new (substring entry start))))
+                        nil file nil 'silent))))
     spool))
 
 (ert-deftest test-terminal-empty ()
