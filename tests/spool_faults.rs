@@ -346,9 +346,9 @@ fn a_message_is_accepted_at_the_cost_of_two_flushes() {
     // The directories: those of the spool, and the two that lead to it.
     assert_eq!(flushes.swap(0, Ordering::SeqCst), 7 + 2);
     for message in [MESSAGE.to_vec(), MESSAGE.repeat(100_000)] {
-        let to = rs_smtpmail::address::Path::parse("you@example.com", "to").unwrap();
+        let to = rs_smtpmail::mail::Path::parse("you@example.com", "to").unwrap();
         let server = target(25, StreamType::Plain);
-        let sender = rs_smtpmail::address::Path::null();
+        let sender = rs_smtpmail::mail::Path::null();
         let mut entry = Entry::new(sender, vec![to], server, Wishes::default());
         spool.commit(&mut entry, &message.into()).unwrap();
         assert_eq!(flushes.swap(0, Ordering::SeqCst), 2);
@@ -361,10 +361,14 @@ fn an_entry_of_any_length_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::open(directory.path().join("spool"), Fs::default()).unwrap();
     // Around the number of octets that are read at once from the end of a file.
-    for length in (0..60).chain(3_300..4_100).step_by(3).chain([10_000, 100_000]) {
-        let to = rs_smtpmail::address::Path::parse("you@example.com", "to").unwrap();
+    for length in (0..60)
+        .chain(3_300..4_100)
+        .step_by(3)
+        .chain([10_000, 100_000])
+    {
+        let to = rs_smtpmail::mail::Path::parse("you@example.com", "to").unwrap();
         let server = target(25, StreamType::Plain);
-        let sender = rs_smtpmail::address::Path::null();
+        let sender = rs_smtpmail::mail::Path::null();
         let wishes = Wishes {
             copy: Some("x".repeat(length)),
             ..Wishes::default()
