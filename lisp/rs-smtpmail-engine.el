@@ -28,6 +28,7 @@
 (defvar smtpmail-retries)
 
 (declare-function rs-smtp--drain "ext:rs-smtpmail-module" () t)
+(declare-function rs-smtp--end-idle "ext:rs-smtpmail-module" (seconds) t)
 (declare-function rs-smtp--start "ext:rs-smtpmail-module"
                   (pipe-process spool-directory settings) t)
 (declare-function rs-smtp--started-p "ext:rs-smtpmail-module" () t)
@@ -360,6 +361,8 @@ Timers run meanwhile, and \\[keyboard-quit] works."
           ;; Not only by the filter: the pipe might have been closed.
           (rs-smtpmail--wake)
           (rs-smtpmail--handle-events))
+        ;; As with smtpmail, the session ends with the mail.
+        (rs-smtp--end-idle rs-smtpmail--stop-seconds)
         (mapcar #'rs-smtpmail--outcome ids))
     (dolist (id ids)
       (remhash id rs-smtpmail--awaited))))

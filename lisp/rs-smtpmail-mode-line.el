@@ -130,7 +130,10 @@ Without the module they are `unknown'."
          (id (plist-get entry :id)))
     (cond
      ((eq kind 'changed)
-      (remhash (plist-get event :id) rs-smtpmail--states)
+      (if-let* ((changed (plist-get event :id)))
+          (remhash changed rs-smtpmail--states)
+        ;; Another Emacs may have changed any of them.
+        (clrhash rs-smtpmail--states))
       (rs-smtpmail--update-mode-line-in rs-smtpmail--fresh-seconds))
      (entry
       (if (or (memq kind '(sent filed)) (plist-get event :removed))

@@ -1,58 +1,41 @@
 //! SMTP sending for Emacs as a dynamic module.
 //!
-//! One wing for each question; every import runs down, none in a circle (`tests/wings.rs`):
+//! The wings, from the top; every import runs down, and none in a circle:
 //!
 //! ```text
 //! lisp > engine > {bridge, smtp} > credentials > {spool, net} > {mail, mime, platform}
 //! ```
 //!
-//! - `lisp`: what Lisp can call and sees; only it, and this file, know of Emacs
-//! - `engine`: one process's sending, and its settings
-//! - `bridge`: what Lisp is told and asked: events, requests, credentials, trust
-//! - `smtp`: the protocol: one session, and one outcome for each recipient
-//! - `credentials`: what is found without Emacs: netrc, gpg, OAuth 2
-//! - `spool`: the durable store
-//! - `net`: connecting, TLS, HTTP
-//! - `mime`: re-encoding for servers that take less
-//! - `mail`: messages, addresses, servers, time
-//! - `platform`: what differs between systems
-//!
-//! Of the engine's files most still lie here. How mail flows:
-//!
 //! ```text
-//! compose buffer
-//!   -> lisp        parse, command, id
-//!   -> engine      the process's one instance, as Emacs's thread sees it
-//!   -> spool       on disk
-//!   -> dispatcher  the one loop of the native thread: what is due (schedule), lanes
-//!   -> lane, desk, worker  one server's messages and the sessions that serve them
-//!                  (shared: what they share; flights: what can still be cancelled;
-//!                  copies: what is sent and not yet filed)
-//!   -> smtp        the session
-//!                  (login: with which mechanism, how often, and what was refused)
-//!   -> desk        settles: first the disk,
-//!   -> bridge      then the user
+//! lisp/         what Lisp can call and sees: functions, from_lisp, to_lisp, signals. The
+//!               only wing that knows Emacs
+//! engine/       the process's one instance, as Emacs's thread sees it; on the native one
+//!   scheduler     the one loop: what is due when (backoff), commands in, sessions out
+//!   destination   one server's messages, to do and busy, and its sessions
+//!   delivery      one session after the other; login (authentication, shared with check)
+//!   settle        what becomes of a message: decided, written down, told
+//!   in_flight     what this process holds, and who has the say: the user or a session
+//!   context       what they share; settings: each wing's options
+//! bridge/       told to Lisp and asked of Lisp: events, requests, credentials, trust
+//! smtp/         the protocol: session, auth; the pipeline, which is pure, and drive, which
+//!               runs it; reply, outcome, trouble
+//! credentials/  passwords from files, OAuth 2 tokens: what is found without Emacs
+//! spool/        the durable store; fs: all its file-system calls
+//! net/          connecting, TLS, HTTP
+//! mime/         re-encoding messages for servers that can't take them as they are
+//! mail/         what mail is made of: message, address, server, time
+//! platform      what differs between systems
 //! ```
 
 emacs::plugin_is_GPL_compatible!();
 
 pub mod bridge;
-mod check;
-mod copies;
 pub mod credentials;
-mod desk;
-mod dispatcher;
 pub mod engine;
-mod flights;
-mod lane;
 mod lisp;
-mod login;
 pub mod mail;
 pub mod mime;
 pub mod net;
 mod platform;
-pub mod schedule;
-mod shared;
 pub mod smtp;
 pub mod spool;
-mod worker;

@@ -11,7 +11,7 @@ use rs_smtpmail::engine::Settings;
 use rs_smtpmail::mail::StreamType;
 use rs_smtpmail::spool::{RecipientState, State};
 use server::{Gate, Options, Rule, Server, Stage};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn stopping_waits_for_the_answer_to_what_is_out() {
@@ -81,6 +81,63 @@ fn removed_and_held_messages_stay_unsent() {
     assert_eq!((list[0].0.id, list[0].1), (second, State::Held));
     assert_eq!(client.engine.flush().unwrap(), 0);
     assert!(client.engine.retry(first).is_err());
+}
+
+/// What the process that is stopped does: it sends one message, and tells the outcome.
+#[test]
+fn stopped_process() {
+    let Ok(port) = std::env::var("STOPPED_PROCESS_PORT") else {
+        return;
+    };
+    let mut settings = Settings::default();
+    settings.net.reply_timeout = Duration::from_millis(200);
+    let mut client = Client::new(settings);
+    let to = target(port.parse().unwrap(), StreamType::Plain);
+    let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
+    assert_eq!(seen.kind, Kind::Sent, "{seen:?}");
+}
+
+/// Whether all threads of a process wait for something.
+#[cfg(target_os = "linux")]
+fn is_asleep(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.into_iter().all(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().unwrap().starts_with('S'))
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reply_that_came_while_the_process_was_stopped_is_read() {
+    let gate = Gate::new("final");
+    let server = Server::start(Options::default().rule(Rule::at(Stage::Final).hold(&gate)));
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stopped_process"])
+        .env("STOPPED_PROCESS_PORT", server.port().to_string())
+        .spawn()
+        .unwrap();
+    let signal = |number| {
+        // SAFETY: a child of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, number) }, 0);
+    };
+    gate.wait_reached();
+    let end = Instant::now() + server::deadline();
+    while !is_asleep(child.id()) {
+        assert!(Instant::now() < end, "the process never waits");
+        std::thread::yield_now();
+    }
+    signal(libc::SIGSTOP);
+    let mut status = 0;
+    // SAFETY: as above; it reports the stop and does not reap.
+    unsafe { libc::waitpid(child.id() as i32, &raw mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status));
+    gate.release();
+    server.wait_for_messages(1);
+    // Only time makes a time-out pass.
+    std::thread::sleep(Duration::from_millis(600));
+    signal(libc::SIGCONT);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -70,12 +70,14 @@ fn outcome(client: &mut Client, passwords: &mut Vec<&str>) -> (Seen, Vec<String>
                 kind,
                 entry,
                 error,
+                cause,
                 reply,
             } => {
                 let seen = Seen {
                     kind,
                     entry: *entry,
                     error: error.unwrap_or_default(),
+                    cause,
                     reply: reply.unwrap_or_default(),
                 };
                 return (seen, refusals);

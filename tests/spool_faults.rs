@@ -17,6 +17,7 @@ use common::{Client, MESSAGE, settings_for, target};
 use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::mail::StreamType;
+use rs_smtpmail::mail::{Clock, Timestamp};
 use rs_smtpmail::spool::fs::{Call, Fs};
 use rs_smtpmail::spool::{Entry, Spool, State, Wishes};
 use server::{Options, Rule, Server, Stage};
@@ -89,7 +90,8 @@ fn send_and_wait(
     scenario: Scenario,
 ) -> bool {
     let wake = Box::new(io::sink());
-    let Ok(engine) = Engine::with_fs(directory.to_owned(), settings, wake, fs) else {
+    let Ok(engine) = Engine::with(directory.to_owned(), settings, wake, fs, Clock::default())
+    else {
         return false;
     };
     let to = |text| vec![rs_smtpmail::mail::Path::parse(text, "to").unwrap()];
@@ -349,7 +351,7 @@ fn a_message_is_accepted_at_the_cost_of_two_flushes() {
         let to = rs_smtpmail::mail::Path::parse("you@example.com", "to").unwrap();
         let server = target(25, StreamType::Plain);
         let sender = rs_smtpmail::mail::Path::null();
-        let mut entry = Entry::new(sender, vec![to], server, Wishes::default());
+        let mut entry = Entry::new(sender, vec![to], server, Wishes::default(), Timestamp(1));
         spool.commit(&mut entry, &message.into()).unwrap();
         assert_eq!(flushes.swap(0, Ordering::SeqCst), 2);
         assert_eq!(spool.load(entry.id).unwrap(), entry);
@@ -373,7 +375,7 @@ fn an_entry_of_any_length_is_read_back() {
             copy: Some("x".repeat(length)),
             ..Wishes::default()
         };
-        let mut entry = Entry::new(sender, vec![to], server, wishes);
+        let mut entry = Entry::new(sender, vec![to], server, wishes, Timestamp(1));
         spool
             .commit(&mut entry, &b"A: b\n\nc\n"[..].into())
             .unwrap();
@@ -381,7 +383,8 @@ fn an_entry_of_any_length_is_read_back() {
         assert_eq!(spool.message(entry.id).unwrap(), b"A: b\r\n\r\nc\r\n");
         let claim = spool.claim(entry.id).unwrap().unwrap();
         assert!(spool.claim(entry.id).unwrap().is_none());
-        spool.settle(claim).unwrap();
+        spool.settle(&claim).unwrap();
+        drop(claim);
         for part in ["queue", "state", "lock", "tmp", "sending"] {
             let mut left = std::fs::read_dir(spool.directory().join(part)).unwrap();
             assert!(left.next().is_none(), "{part}");

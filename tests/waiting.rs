@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use common::{Client, MESSAGE, target};
 use rs_smtpmail::bridge::Kind;
+use rs_smtpmail::engine::Backoff;
 use rs_smtpmail::engine::Settings;
 use rs_smtpmail::mail::{StreamType, Timestamp};
-use rs_smtpmail::schedule::Patience;
 use rs_smtpmail::spool::{State, Wishes};
 use server::{Ending, Options, Rule, Server, Stage};
 
@@ -33,10 +33,10 @@ fn down() -> Rule {
 
 fn patient(first_pause: Duration) -> Settings {
     Settings {
-        patience: Patience {
+        backoff: Backoff {
             first_pause,
             longest_pause: HOUR,
-            ..Patience::default()
+            ..Backoff::default()
         },
         ..Settings::default()
     }
@@ -269,7 +269,7 @@ fn trying_ends_after_the_time_allowed() {
     let server = Server::start(Options::default().rule(down()));
     let to = target(server.port(), StreamType::Plain);
     let mut settings = patient(Duration::from_millis(1));
-    settings.patience.give_up_after = Duration::ZERO;
+    settings.backoff.give_up_after = Duration::ZERO;
     let mut client = Client::new(settings);
     let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
     assert_eq!(seen.kind, Kind::Failed);
@@ -287,9 +287,9 @@ fn what_an_emacs_leaves_behind_another_takes_over_at_once() {
     let to = target(server.port(), StreamType::Plain);
     // Whatever waits is due for this one when it hears of it.
     let mut heir = Client::new(Settings {
-        patience: Patience {
+        backoff: Backoff {
             longest_pause: Duration::from_millis(1),
-            ..Patience::default()
+            ..Backoff::default()
         },
         ..Settings::default()
     });

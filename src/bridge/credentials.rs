@@ -4,26 +4,25 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-
-use super::events::{Event, Outbox};
+use super::events::{Event, Events};
 use super::requests::{Account, Answer, Requests, account};
 use crate::credentials::netrc::is_for_token;
 use crate::credentials::oauth2::{Tokens, is_sendable};
-use crate::credentials::{self, AuthSource, Credentials, CredentialsOptions, Unavailable};
+use crate::credentials::{
+    self, AuthSource, Credentials, CredentialsOptions, SingleFlight, Unavailable,
+};
 use crate::mail::Server;
 use crate::net::NetOptions;
 
 /// What the user is asked for is remembered for the process's life, as auth-source
 /// does; what files and Lisp's backends hold is looked up anew for each session.
-pub struct Keyring {
-    outbox: Arc<Outbox>,
+pub struct CredentialLookup {
+    events: Arc<Events>,
     requests: Arc<Requests>,
     given: RefCell<HashMap<Account, Credentials>>,
-    questions: Questions,
+    questions: SingleFlight<Account, Result<Option<Given>, String>>,
     tokens: Tokens,
 }
 
@@ -35,14 +34,14 @@ pub struct Given {
     request: u64,
 }
 
-impl Keyring {
-    /// A keyring that asks Lisp through `outbox`.
-    pub fn new(outbox: Arc<Outbox>, requests: Arc<Requests>) -> Self {
-        Keyring {
-            outbox,
+impl CredentialLookup {
+    /// One that asks Lisp through `events`.
+    pub fn new(events: Arc<Events>, requests: Arc<Requests>) -> Self {
+        CredentialLookup {
+            events,
             requests,
             given: RefCell::default(),
-            questions: Questions::default(),
+            questions: SingleFlight::default(),
             tokens: Tokens::default(),
         }
     }
@@ -94,7 +93,7 @@ impl Keyring {
 
     async fn token_of_lisp(&self, server: &Server) -> Result<Option<Credentials>, Unavailable> {
         let (request, answer) = self.requests.open();
-        self.outbox.push(Event::Token {
+        self.events.push(Event::Token {
             request,
             host: server.host.clone(),
             user: server.user.clone(),
@@ -140,7 +139,7 @@ impl Keyring {
         }
         let fresh = self.tokens.get(grant, net).await?;
         if fresh.is_replaced {
-            self.outbox.push(Event::RefreshTokenReplaced {
+            self.events.push(Event::RefreshTokenReplaced {
                 host: server.host.clone(),
                 user: found.user.clone(),
             });
@@ -180,17 +179,24 @@ impl Keyring {
                 _ => Ok(None),
             }
         };
-        self.questions.ask(account(server), tried, ask).await
+        // Given to another session while we tried the one before.
+        let is_other = |answer: &Result<Option<Given>, _>| match answer {
+            Ok(Some(given)) => Some(&given.credentials) != tried,
+            _ => false,
+        };
+        self.questions.ask(&account(server), is_other, ask).await
     }
 
     /// Remembers credentials the user gave, which have worked.
     pub fn accept(&self, server: &Server, given: Given) {
-        self.outbox.push(Event::CredentialsAccepted {
-            request: given.request,
-        });
-        self.given
-            .borrow_mut()
-            .insert(account(server), given.credentials);
+        let mut accepted = self.given.borrow_mut();
+        let before = accepted.insert(account(server), given.credentials.clone());
+        // Told once, however many sessions use them.
+        if before.as_ref() != Some(&given.credentials) {
+            self.events.push(Event::CredentialsAccepted {
+                request: given.request,
+            });
+        }
     }
 
     /// Forgets what the server refused.
@@ -200,7 +206,11 @@ impl Keyring {
         if given.get(&account) == Some(refused) {
             given.remove(&account);
         }
-        self.questions.forget(&account, refused);
+        let is_other = |answer: &Result<Option<Given>, _>| match answer {
+            Ok(Some(given)) => given.credentials != *refused,
+            _ => true,
+        };
+        self.questions.forget(&account, is_other);
         credentials::forget();
     }
 
@@ -212,13 +222,13 @@ impl Keyring {
     ) -> Result<Option<Credentials>, String> {
         let asker = options
             .loopback_pinentry
-            .then(|| (Arc::clone(&self.outbox), Arc::clone(&self.requests)));
+            .then(|| (Arc::clone(&self.events), Arc::clone(&self.requests)));
         let search = tokio::task::spawn_blocking(move || match asker {
             None => credentials::search_file(&path, &query, None),
-            Some((outbox, requests)) => {
+            Some((events, requests)) => {
                 let mut ask = |hint: &str| {
                     let (request, answer) = requests.open();
-                    outbox.push(Event::Passphrase {
+                    events.push(Event::Passphrase {
                         request,
                         hint: hint.to_owned(),
                     });
@@ -245,7 +255,7 @@ impl Keyring {
             self.requests.note_asking(request, server);
         }
         let (host, port, user) = account(server);
-        self.outbox.push(Event::Credentials {
+        self.events.push(Event::Credentials {
             request,
             host,
             port,
@@ -255,65 +265,5 @@ impl Keyring {
         });
         let answer = answer.await.unwrap_or(Answer::Nothing);
         (request, answer)
-    }
-}
-
-/// What became of a question; an error is a readable text.
-type Outcome = Result<Option<Given>, String>;
-
-/// One question to the user at a time for each account, however many sessions want it
-/// answered; and the last answer.
-#[derive(Default)]
-struct Questions(RefCell<HashMap<Account, Rc<Question>>>);
-
-#[derive(Default)]
-struct Question {
-    /// Held while the user is asked.
-    turn: Mutex<()>,
-    asked: RefCell<Asked>,
-}
-
-#[derive(Default)]
-struct Asked {
-    times: u64,
-    last: Option<Outcome>,
-}
-
-impl Questions {
-    /// What `ask` finds out, or another session's asking has meanwhile. `tried` are the
-    /// credentials that were refused.
-    async fn ask(
-        &self,
-        account: Account,
-        tried: Option<&Credentials>,
-        ask: impl Future<Output = Outcome>,
-    ) -> Outcome {
-        let question = Rc::clone(self.0.borrow_mut().entry(account).or_default());
-        let times = question.asked.borrow().times;
-        let _turn = question.turn.lock().await;
-        match &question.asked.borrow().last {
-            // Given to another session while we tried the one before.
-            Some(Ok(Some(given))) if Some(&given.credentials) != tried => {
-                return Ok(Some(given.clone()));
-            }
-            // What the other session was told goes for us as well.
-            Some(answer) if question.asked.borrow().times != times => return answer.clone(),
-            _ => {}
-        }
-        let answer = ask.await;
-        let mut asked = question.asked.borrow_mut();
-        asked.times += 1;
-        asked.last = Some(answer.clone());
-        answer
-    }
-
-    /// Forgets an answer that was refused.
-    fn forget(&self, account: &Account, refused: &Credentials) {
-        if let Some(question) = self.0.borrow().get(account) {
-            let mut asked = question.asked.borrow_mut();
-            if matches!(&asked.last, Some(Ok(Some(given))) if given.credentials == *refused) {
-                asked.last = None;
-            }
-        }
     }
 }

@@ -30,6 +30,23 @@ pub enum Kind {
     Filed,
 }
 
+/// What went wrong with a message, for Lisp to judge by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Where in the dialogue: a name in lower case with hyphens, such as `end-of-data`.
+    pub stage: &'static str,
+    /// Whom it concerns: `site`, `message` or `recipient`.
+    pub scope: &'static str,
+    /// What becomes of it: `retry`, `reject`, `needs-user` or `unconfirmed`.
+    pub class: &'static str,
+    /// The reply's code (RFC 5321 section 4.2), if there was a reply.
+    pub code: Option<u16>,
+    /// Its enhanced status code (RFC 3463), such as `5.7.8`.
+    pub enhanced_code: Option<String>,
+    /// What happened, without host, stage and reply.
+    pub text: String,
+}
+
 /// Something to tell Lisp.
 #[derive(Debug)]
 pub enum Event {
@@ -41,6 +58,8 @@ pub enum Event {
         entry: Box<Entry>,
         /// The trouble, in words.
         error: Option<String>,
+        /// The same, in data.
+        cause: Option<Cause>,
         /// The reply that accepted the message.
         reply: Option<String>,
     },
@@ -73,6 +92,8 @@ pub enum Event {
         /// Whether it was the last step.
         is_last: bool,
     },
+    /// Another process may have changed something in the spool.
+    Changed,
     /// Trouble that belongs to no message.
     Problem(String),
     /// Lisp is asked for credentials.
@@ -162,7 +183,7 @@ impl State {
 }
 
 /// The events Lisp has not taken yet, and the pipe to wake it.
-pub struct Outbox {
+pub struct Events {
     state: Mutex<State>,
 }
 
@@ -171,10 +192,10 @@ struct State {
     wake: Box<dyn Write + Send>,
 }
 
-impl Outbox {
-    /// An empty outbox; `wake` is written one byte when it ceases to be empty.
+impl Events {
+    /// An empty events; `wake` is written one byte when it ceases to be empty.
     pub fn new(wake: Box<dyn Write + Send>) -> Self {
-        Outbox {
+        Events {
             state: Mutex::new(State {
                 events: Vec::new(),
                 wake,
@@ -200,8 +221,8 @@ impl Outbox {
     }
 }
 
-impl std::fmt::Debug for Outbox {
+impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Outbox")
+        f.write_str("Events")
     }
 }

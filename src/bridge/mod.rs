@@ -5,7 +5,7 @@ mod events;
 mod requests;
 mod trust;
 
-pub(crate) use credentials::{Given, Keyring};
-pub use events::{Event, Kind, Outbox};
+pub(crate) use credentials::{CredentialLookup, Given};
+pub use events::{Cause, Event, Events, Kind};
 pub use requests::{Account, Answer, Requests, account};
-pub(crate) use trust::Trust;
+pub(crate) use trust::{Trust, Verdict};

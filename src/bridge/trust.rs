@@ -1,74 +1,62 @@
 //! Asks Lisp about TLS: whether a certificate is to be trusted all the same, and where
 //! the user's own certificate is.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use super::events::{Event, Outbox};
+use super::events::{Event, Events};
 use super::requests::{Answer, Requests};
-use crate::credentials::Unavailable;
+use crate::credentials::{SingleFlight, Unavailable};
 use crate::mail::{Endpoint, Server};
 use crate::net::tls::{Fingerprint, IdentityFiles, Rejected};
 
 /// What is asked: once at a time, whoever wants to know.
 type Question = (Endpoint, Fingerprint);
 
-/// What the answer was; nothing so far.
-type Verdict = Option<Result<(), String>>;
+/// Whether a certificate is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Trusted,
+    /// It is not, perhaps for this reason.
+    Refused(Option<String>),
+}
 
 /// Questions about TLS, and who waits for their answers.
 pub struct Trust {
-    outbox: Arc<Outbox>,
+    events: Arc<Events>,
     requests: Arc<Requests>,
-    open: RefCell<HashMap<Question, watch::Receiver<Verdict>>>,
+    questions: SingleFlight<Question, Verdict>,
 }
 
 impl Trust {
-    /// One that asks Lisp through `outbox`.
-    pub fn new(outbox: Arc<Outbox>, requests: Arc<Requests>) -> Self {
+    /// One that asks Lisp through `events`.
+    pub fn new(events: Arc<Events>, requests: Arc<Requests>) -> Self {
         Trust {
-            outbox,
+            events,
             requests,
-            open: RefCell::default(),
+            questions: SingleFlight::default(),
         }
     }
 
-    /// Asks whether the certificate of `server` is to be trusted. An error says why not,
-    /// or is empty if there is no more to say than that it isn't.
-    pub async fn ask(&self, server: &Server, rejected: &Rejected) -> Result<(), String> {
+    /// Asks whether the certificate of `server` is to be trusted.
+    pub async fn ask(&self, server: &Server, rejected: &Rejected) -> Verdict {
         let question = (Endpoint::of(server), rejected.certificate.key);
-        let asked_already = self.open.borrow().get(&question).cloned();
-        if let Some(mut verdict) = asked_already {
-            let verdict = verdict.wait_for(Option::is_some).await;
-            return match verdict.as_deref() {
-                Ok(Some(verdict)) => verdict.clone(),
-                _ => Err(String::new()),
-            };
-        }
-        let (sender, receiver) = watch::channel(None);
-        self.open.borrow_mut().insert(question.clone(), receiver);
-        let verdict = self.ask_lisp(server, rejected).await;
-        self.open.borrow_mut().remove(&question);
-        // Without others who wait this fails.
-        let _ = sender.send(Some(verdict.clone()));
-        verdict
+        let ask = self.ask_lisp(server, rejected);
+        self.questions.ask(&question, |_| false, ask).await
     }
 
-    async fn ask_lisp(&self, server: &Server, rejected: &Rejected) -> Result<(), String> {
+    async fn ask_lisp(&self, server: &Server, rejected: &Rejected) -> Verdict {
         let (request, answer) = self.requests.open();
-        self.outbox.push(Event::Certificate {
+        self.events.push(Event::Certificate {
             request,
             host: server.host.clone(),
             port: server.port.to_string(),
             rejected: Box::new(rejected.clone()),
         });
         match answer.await {
-            Ok(Answer::Trusted) => Ok(()),
-            Ok(Answer::Error(error) | Answer::Later(error)) => Err(error),
-            _ => Err(String::new()),
+            Ok(Answer::Trusted) => Verdict::Trusted,
+            Ok(Answer::Error(error) | Answer::Later(error)) => Verdict::Refused(Some(error)),
+            _ => Verdict::Refused(None),
         }
     }
 
@@ -78,7 +66,7 @@ impl Trust {
         server: &Server,
     ) -> Result<Option<IdentityFiles>, Unavailable> {
         let (request, answer) = self.requests.open();
-        self.outbox.push(Event::ClientCertificate {
+        self.events.push(Event::ClientCertificate {
             request,
             host: server.host.clone(),
             port: server.port.to_string(),

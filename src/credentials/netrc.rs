@@ -73,6 +73,13 @@ pub struct Credentials {
     pub is_token: bool,
 }
 
+impl Credentials {
+    /// Whether they are enough to log in with.
+    pub fn is_complete(&self) -> bool {
+        self.is_token || (self.user.is_some() && self.secret.is_some())
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")

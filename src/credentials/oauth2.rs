@@ -1,8 +1,6 @@
 //! OAuth 2 access tokens for refresh tokens (RFC 6749 section 6).
 
-use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
@@ -13,6 +11,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::error::Unavailable;
+use super::single_flight::Slots;
 use crate::mail::Timestamp;
 use crate::net::{Answer, NetOptions, post_form};
 
@@ -252,9 +251,7 @@ pub fn is_sendable(token: &str) -> bool {
 
 /// The access tokens of this process, each kept until it ends or is refused.
 #[derive(Default)]
-pub struct Tokens {
-    kept: RefCell<Vec<(Grant, Arc<Mutex<Kept>>)>>,
-}
+pub struct Tokens(Slots<Grant, Mutex<Kept>>);
 
 /// What is known for a grant.
 #[derive(Default)]
@@ -283,7 +280,7 @@ impl Tokens {
             let what = "the entry lacks client-id or refresh-token";
             return Err(grant.error(what, false));
         };
-        let slot = self.slot(grant);
+        let slot = self.0.slot(grant);
         let mut kept = slot.lock().await;
         let soon = Timestamp::now().after(MARGIN);
         let is_good = |token: &&Token| token.expires.is_none_or(|end| end > soon);
@@ -321,19 +318,9 @@ impl Tokens {
 
     /// Forgets the token that a server has refused, unless there is another by now.
     pub async fn forget(&self, grant: &Grant, refused: &str) {
-        let slot = self.slot(grant);
+        let slot = self.0.slot(grant);
         let mut kept = slot.lock().await;
         kept.token.take_if(|token| token.access.as_str() == refused);
-    }
-
-    fn slot(&self, grant: &Grant) -> Arc<Mutex<Kept>> {
-        let mut kept = self.kept.borrow_mut();
-        if let Some((_, slot)) = kept.iter().find(|(other, _)| other == grant) {
-            return Arc::clone(slot);
-        }
-        let slot = Arc::default();
-        kept.push((grant.clone(), Arc::clone(&slot)));
-        slot
     }
 }
 

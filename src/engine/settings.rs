@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use crate::credentials::CredentialsOptions;
 use crate::mail::ServerError;
 use crate::net::NetOptions;
 use crate::net::tls::PinError;
-use crate::schedule::Patience;
 use crate::smtp::SessionOptions;
 
 /// Process-wide settings, read anew from Lisp with each command that sends.
@@ -28,7 +28,7 @@ pub struct Settings {
     /// See [`Unconfirmed`].
     pub unconfirmed: Unconfirmed,
     /// When to try again after transient trouble.
-    pub patience: Patience,
+    pub backoff: Backoff,
 }
 
 impl Default for Settings {
@@ -41,9 +41,28 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(5),
             trace: false,
             unconfirmed: Unconfirmed::Ask,
-            patience: Patience::default(),
+            backoff: Backoff::default(),
         }
     }
+}
+
+impl Settings {
+    /// What the user has said beforehand of what is to become of messages.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            backoff: self.backoff,
+            unconfirmed: self.unconfirmed,
+        }
+    }
+}
+
+/// What the user has said beforehand.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// When to try again.
+    pub backoff: Backoff,
+    /// What to do with a message that the server may have.
+    pub unconfirmed: Unconfirmed,
 }
 
 /// What to do with a message whose line was cut between its last byte and the reply

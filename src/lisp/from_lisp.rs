@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 use super::signals::Failure;
 use crate::bridge::Answer;
 use crate::credentials::{AuthSource, Credentials, CredentialsOptions, Grant, Restriction};
+use crate::engine::Backoff;
 use crate::engine::{ConfigError, Settings, Unconfirmed};
 use crate::mail::{Part, Port, Raw, Server, StreamType, Timestamp};
 use crate::net::NetOptions;
 use crate::net::tls::{IdentityFiles, Pin, TlsOptions};
-use crate::schedule::Patience;
 use crate::smtp::SessionOptions;
 use crate::spool::{Dsn, Wishes};
 
@@ -234,10 +234,10 @@ pub fn settings(plist: Value<'_>) -> Result<Settings, Failure> {
         idle_timeout: seconds(":idle-timeout", defaults.idle_timeout)?,
         trace: get::<Value<'_>>(plist, ":trace")?.is_some(),
         unconfirmed,
-        patience: Patience {
-            first_pause: seconds(":retry-first-pause", defaults.patience.first_pause)?,
-            longest_pause: seconds(":retry-longest-pause", defaults.patience.longest_pause)?,
-            give_up_after: seconds(":retry-give-up", defaults.patience.give_up_after)?,
+        backoff: Backoff {
+            first_pause: seconds(":retry-first-pause", defaults.backoff.first_pause)?,
+            longest_pause: seconds(":retry-longest-pause", defaults.backoff.longest_pause)?,
+            give_up_after: seconds(":retry-give-up", defaults.backoff.give_up_after)?,
         },
     })
 }

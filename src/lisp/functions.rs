@@ -176,12 +176,27 @@ fn in_flight() -> emacs::Result<i64> {
 #[defun(name = "-stop")]
 fn stop(env: &Env, seconds: Value<'_>) -> emacs::Result<()> {
     boundary(env, || {
-        let seconds: f64 = env.call("float", (seconds,))?.into_rust()?;
         if let Some(engine) = ENGINE.get() {
-            engine.stop(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+            engine.stop(duration(env, seconds)?);
         }
         Ok(())
     })
+}
+
+/// End the sessions that have nothing to send, waiting at most SECONDS for that.
+#[defun(name = "-end-idle")]
+fn end_idle(env: &Env, seconds: Value<'_>) -> emacs::Result<()> {
+    boundary(env, || {
+        if let Some(engine) = ENGINE.get() {
+            engine.end_idle(duration(env, seconds)?);
+        }
+        Ok(())
+    })
+}
+
+fn duration(env: &Env, seconds: Value<'_>) -> Result<Duration, Failure> {
+    let seconds: f64 = env.call("float", (seconds,))?.into_rust()?;
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 const SEND_DOC: &str = "\
@@ -212,7 +227,16 @@ CALLBACK, if non-nil, is called with one argument when it is known what has
 become of the message: a plist with :event (`sent', `failed', `deferred',
 `needs-user', `unconfirmed' or `cancelled'), :entry (see
 `rs-smtp-queue-list'), :error and :reply.  After `deferred' and
-`needs-user' it is called again later.
+`needs-user' it is called again later.  Of trouble it also has
+
+  :stage      where it came up: `lookup', `connect', `tls', `greeting',
+              `hello', `starttls', `auth', `mail', `rcpt', `data', `content'
+              or `end-of-data'
+  :scope      whom it concerns: `site' (the server), `message' or `recipient'
+  :class      what becomes of it: `retry', `reject', `needs-user' or
+              `unconfirmed'
+  :code NUMBER  :enhanced-code STRING  of the reply, such as 550 and \"5.1.1\"
+  :text STRING  what happened, without host, stage and reply
 
 OPTIONS is a plist:
 

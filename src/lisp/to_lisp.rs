@@ -136,6 +136,7 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             kind,
             entry: stored,
             error,
+            cause,
             reply,
         } => {
             let name = match kind {
@@ -152,6 +153,14 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             let state = stored.state(false, Timestamp::now());
             plist.put(":entry", entry(env, &stored, state)?)?;
             plist.put(":error", error)?;
+            if let Some(cause) = cause {
+                plist.put_symbol(":stage", cause.stage)?;
+                plist.put_symbol(":scope", cause.scope)?;
+                plist.put_symbol(":class", cause.class)?;
+                plist.put(":code", cause.code.map(i64::from))?;
+                plist.put(":enhanced-code", cause.enhanced_code)?;
+                plist.put(":text", cause.text)?;
+            }
             plist.put(":reply", reply)?;
             plist.put(":removed", kind == Kind::Removed)?;
             if let Kind::NeedsUser(need) = kind {
@@ -188,6 +197,7 @@ pub fn event(env: &Env, event: Event) -> emacs::Result<Value<'_>> {
             plist.put(":ok", is_good)?;
             plist.put(":last", is_last)?;
         }
+        Event::Changed => plist.put_symbol(":event", "changed")?,
         Event::Problem(text) => {
             plist.put_symbol(":event", "problem")?;
             plist.put(":text", text)?;

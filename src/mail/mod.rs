@@ -8,4 +8,4 @@ mod time;
 pub use address::{AddressError, Path, parse_address_list};
 pub use message::{Facts, Part, Raw, with_date};
 pub use server::{Endpoint, Port, Server, ServerError, StreamType};
-pub use time::Timestamp;
+pub use time::{Clock, Timestamp};

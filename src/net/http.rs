@@ -150,19 +150,18 @@ async fn encrypt(
     options: &NetOptions,
 ) -> Result<Box<dyn Transport>, HttpError> {
     let (host, port) = (target.host.clone(), Port::Number(target.port));
-    let wanted = options.tls.clone();
-    // The platform's roots are many files. A user's pins and policy hold here, too.
-    let tls = tokio::task::spawn_blocking(move || {
-        let name = "localhost".to_owned();
-        let server = Server::new(host, port, StreamType::Ssl, None, name, false)
-            .map_err(|error| lasting(error.to_string()))?;
-        let made = Connectors::default().tls_for(&server, &wanted);
-        made.map(|(tls, _)| tls)
-            .map_err(|error| lasting(error.to_string()))
-    });
-    let tls = tls
-        .await
-        .map_err(|panic| lasting(format!("internal error in TLS: {panic}")))??;
+    let server = Server::new(
+        host,
+        port,
+        StreamType::Ssl,
+        None,
+        "localhost".to_owned(),
+        false,
+    )
+    .map_err(|error| lasting(error.to_string()))?;
+    // A user's pins and policy hold here, too.
+    let made = Connectors::default().tls_for(&server, &options.tls).await;
+    let (tls, _) = made.map_err(|error| lasting(error.to_string()))?;
     match tls.start(&target.host, transport).await {
         Ok((transport, _)) => Ok(transport),
         Err(error @ TlsError::Handshake(_)) => Err(transient(error.to_string())),

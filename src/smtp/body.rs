@@ -5,12 +5,12 @@ use std::io::{self, Read};
 /// Octets read at a time: what a session holds of a message in memory.
 const BLOCK: usize = 32 * 1024;
 
-/// Where content comes from: the spool file, or memory.
-pub type Source = Box<dyn Read>;
+/// A message's octets from the first, to be read once: from the spool file, or memory.
+pub type Octets = Box<dyn Read + Send>;
 
 /// Reads a canonical (CRLF) message block by block.
 pub struct Body {
-    source: Source,
+    source: Octets,
     remaining: u64,
     /// Whether dots at line starts are doubled (DATA, RFC 5321 section 4.5.2) or the
     /// octets go as they are (BDAT, RFC 3030).
@@ -20,13 +20,18 @@ pub struct Body {
 
 impl Body {
     /// The next `size` octets of `source`.
-    pub fn new(source: Source, size: u64, is_stuffed: bool) -> Self {
+    pub fn new(source: Octets, size: u64, is_stuffed: bool) -> Self {
         Body {
             source,
             remaining: size,
             is_stuffed,
             at_line_start: true,
         }
+    }
+
+    /// Whether `size` octets go out in one block.
+    pub fn is_one_block(size: u64) -> bool {
+        size <= BLOCK as u64
     }
 
     /// Octets of the source not yet read.
@@ -36,7 +41,7 @@ impl Body {
 
     /// Whether the next block holds the last octet.
     pub fn is_at_last_block(&self) -> bool {
-        self.remaining <= BLOCK as u64
+        Body::is_one_block(self.remaining)
     }
 
     /// Appends the next block to `out`; false if it was the last one. A file shorter

@@ -13,6 +13,9 @@ pub struct Capabilities {
     pub chunking: bool,
     /// RFC 6152.
     pub eight_bit_mime: bool,
+    /// Whether 8BITMIME is announced but refused: it is used only for messages that can't
+    /// do without.
+    pub doubts_eight_bit: bool,
     /// RFC 6531.
     pub smtputf8: bool,
     /// RFC 3461.
@@ -31,17 +34,20 @@ pub struct Capabilities {
     pub auth: Vec<String>,
 }
 
-/// An extension that was announced and then refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distrust {
-    /// BDAT.
-    Chunking,
+/// An extension that is announced and then refused. In the order in which the dialogue
+/// shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Quirk {
+    /// The parameter SIZE of MAIL.
+    Size,
+    /// The parameter BODY=8BITMIME of MAIL.
+    EightBitMime,
+    /// The parameters of RFC 3461.
+    Dsn,
     /// Commands sent before their predecessors were answered.
     Pipelining,
-    /// The parameters of MAIL that a message can do without.
-    MailParameters,
-    /// The parameters of RCPT.
-    RcptParameters,
+    /// BDAT.
+    Chunking,
 }
 
 impl Capabilities {
@@ -101,18 +107,32 @@ impl Capabilities {
         }
     }
 
-    /// Leaves out what the server has announced and then refused.
-    pub fn distrust(&mut self, what: Distrust) {
-        match what {
-            Distrust::Chunking => self.chunking = false,
-            Distrust::Pipelining => self.pipelining = false,
-            Distrust::MailParameters => {
-                self.size = None;
-                self.eight_bit_mime = false;
-                self.dsn = false;
+    /// These without what the server refuses although it announces it.
+    pub fn without(&self, quirk: Quirk) -> Self {
+        let mut left = self.clone();
+        match quirk {
+            Quirk::Size => left.size = None,
+            Quirk::EightBitMime => {
+                left.doubts_eight_bit |= left.eight_bit_mime;
+                left.eight_bit_mime = false;
             }
-            Distrust::RcptParameters => self.dsn = false,
+            Quirk::Dsn => left.dsn = false,
+            Quirk::Pipelining => left.pipelining = false,
+            Quirk::Chunking => left.chunking = false,
         }
+        left
+    }
+
+    /// These for a message with which an extension is on trial. One refused parameter of
+    /// MAIL tells little of which it is: those suspected before are left out as well.
+    pub fn on_trial(&self, without: Option<Quirk>) -> Self {
+        let Some(suspect) = without else {
+            return self.clone();
+        };
+        let parameters = [Quirk::Size, Quirk::EightBitMime, Quirk::Dsn];
+        let first = parameters.into_iter().filter(|&quirk| quirk < suspect);
+        let first = first.filter(|_| suspect <= Quirk::Dsn);
+        first.fold(self.without(suspect), |left, quirk| left.without(quirk))
     }
 
     /// Whether a message of `size` octets is over the declared limit.

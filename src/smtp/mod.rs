@@ -4,29 +4,29 @@
 //! where the server or the user wants it; [`Session::authenticate`] carries out a mechanism;
 //! [`Session::run`] hands over messages, one outcome per recipient.
 
-mod answers;
 mod auth;
 mod body;
 mod capabilities;
 mod content;
+mod drive;
 mod options;
 mod outcome;
+mod pipeline;
 mod reply;
 mod session;
-mod source;
+mod terms;
 mod transaction;
-mod transfer;
 mod trouble;
 mod wire;
 
 pub use auth::AuthError;
 pub use body::Body;
-pub use capabilities::Distrust;
+pub use capabilities::Quirk;
+pub use drive::{Job, Note, Source};
 pub use options::SessionOptions;
 pub use outcome::{Outcome, Verdict};
+pub use pipeline::{End, Ended, Part};
 pub use reply::{Reply, ReplyError, ReplyReader};
 pub use session::{Observer, OpenError, Session};
-pub use source::{Desk, Job};
-pub use transfer::End;
-pub use trouble::{Disposition, Stage, Trouble};
+pub use trouble::{Disposition, Scope, Stage, Trouble};
 pub use wire::Trace;

@@ -1,7 +1,7 @@
 //! From the server's replies to what becomes of each recipient.
 
 use super::reply::Reply;
-use super::trouble::{Disposition, Stage, Trouble};
+use super::trouble::{Disposition, Scope, Stage, Trouble};
 use crate::spool::RecipientState;
 
 /// What one transaction decided for one recipient.
@@ -46,13 +46,24 @@ impl Asked {
     pub fn is_accepted(&self) -> bool {
         self.reply.as_ref().is_some_and(Reply::is_completion)
     }
+
+    /// Whether it was refused for there being too many: 452 (RFC 5321 section
+    /// 4.5.3.1.10), "too many recipients" as an enhanced code (RFC 3463 section 3.6), or
+    /// Courier's 431.
+    pub fn is_one_too_many(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| {
+            let is_refusal = reply.is_transient() || reply.is_permanent();
+            let is_said = matches!(reply.enhanced(), Some((4 | 5, 5, 3)));
+            is_refusal && (is_said || matches!(reply.code(), 452 | 431))
+        })
+    }
 }
 
 /// How a transaction ended.
 pub(super) enum Ending<'a> {
     /// The server's word on the whole message, at this stage.
     Answered(Stage, &'a Reply),
-    /// The line died; true if the last byte may have been out by then.
+    /// The line died; true if the server may have accepted the message by then.
     Cut(Trouble, bool),
     /// No recipient was left to send to.
     NobodyAccepted,
@@ -90,6 +101,7 @@ pub(super) fn judge(
         Ending::NobodyAccepted => None,
     };
     let mail_was_refused = matches!(&ending, Ending::Answered(Stage::Mail, _));
+    let is_shared = asked.iter().any(Asked::is_accepted);
     let mut refused = Vec::new();
     for one in asked {
         let own_refusal = one.reply.as_ref().filter(|reply| !reply.is_completion());
@@ -103,14 +115,19 @@ pub(super) fn judge(
                 let needs_auth = can_log_in && asks_to_authenticate(reply);
                 verdict.needs_auth |= needs_auth;
                 refused.push(format!("{}: {reply}", one.path));
-                (refusal(reply, needs_auth), Some(reply.to_string()))
+                // Those that were too many are served once the others are.
+                let is_put_off = needs_auth || (is_shared && one.is_one_too_many());
+                (refusal(reply, is_put_off), Some(reply.to_string()))
             }
             _ => match &one.final_reply {
                 Some(reply) if !reply.is_completion() => {
                     refused.push(format!("{}: {reply}", one.path));
                     (refusal(reply, false), Some(reply.to_string()))
                 }
-                Some(reply) => (RecipientState::Accepted, Some(reply.to_string())),
+                Some(reply) => {
+                    verdict.accepted.get_or_insert_with(|| reply.clone());
+                    (RecipientState::Accepted, Some(reply.to_string()))
+                }
                 None => (whole, whole_text.clone()),
             },
         };
@@ -124,9 +141,9 @@ pub(super) fn judge(
     verdict
 }
 
-/// A refused recipient's state: only 5yz is final.
-fn refusal(reply: &Reply, needs_auth: bool) -> RecipientState {
-    if reply.is_permanent() && !needs_auth {
+/// A refused recipient's state: only 5yz is final, and not if something can be done.
+fn refusal(reply: &Reply, is_put_off: bool) -> RecipientState {
+    if reply.is_permanent() && !is_put_off {
         RecipientState::Failed
     } else {
         RecipientState::Pending
@@ -182,6 +199,11 @@ fn describe(
             endpoint: endpoint.to_owned(),
             stage,
             disposition,
+            scope: if reply.is_closing() {
+                Scope::Site
+            } else {
+                Scope::Message
+            },
             what: "the server refused the message".to_owned(),
             reply: Some(reply.clone()),
         }),
@@ -190,6 +212,7 @@ fn describe(
             endpoint: endpoint.to_owned(),
             stage: Stage::Rcpt,
             disposition,
+            scope: Scope::Recipient,
             what: format!(
                 "refused {} of {} recipients: {}",
                 refused.len(),

@@ -56,6 +56,14 @@ impl Reply {
         self.code() == 421
     }
 
+    /// The enhanced status code (RFC 2034, RFC 3463), if there is one.
+    pub fn enhanced(&self) -> Option<(u16, u16, u16)> {
+        let word = self.lines().next()?.split(' ').next()?;
+        let mut numbers = word.split('.').map(|number| number.parse().ok());
+        let code = (numbers.next()??, numbers.next()??, numbers.next()??);
+        numbers.next().is_none().then_some(code)
+    }
+
     /// The text of each line.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.0.message()

@@ -5,10 +5,11 @@ use std::time::Duration;
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
 use super::auth::{self, AuthError};
-use super::capabilities::{Capabilities, Distrust};
+use super::capabilities::{Capabilities, Quirk};
 use super::options::SessionOptions;
 use super::reply::Reply;
-use super::trouble::{Disposition, Stage, Trouble};
+use super::terms::Limits;
+use super::trouble::{Disposition, Scope, Stage, Trouble};
 use super::wire::{Trace, Wire, WireError};
 use crate::credentials::Credentials;
 use crate::mail::{Server, StreamType};
@@ -22,7 +23,7 @@ pub struct Session {
     /// What the server offers now: over TLS if TLS has started.
     pub(super) offered: Capabilities,
     pub(super) limits: Limits,
-    endpoint: String,
+    pub(super) endpoint: String,
     tls: Tls,
     /// The encrypted line, if it is one.
     channel: Option<Channel>,
@@ -30,8 +31,12 @@ pub struct Session {
     is_local: bool,
     is_authenticated: bool,
     pub(super) is_lmtp: bool,
-    /// Messages whose last byte went out on this session.
-    pub(super) messages: usize,
+    /// Transactions begun on this session.
+    pub(super) begun: usize,
+    /// Messages accepted on it.
+    pub(super) accepted: usize,
+    /// Whether the server may still be in a transaction that is over for us.
+    pub(super) needs_reset: bool,
 }
 
 /// Why there is no session.
@@ -63,26 +68,6 @@ impl From<Trouble> for OpenError {
 
 /// Hears of each step of opening a session, in words.
 pub type Observer<'a> = &'a mut dyn FnMut(Stage, String);
-
-/// How long each stage may take: RFC 5321 section 4.5.3.2, or less if the user says so.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    reply: Duration,
-}
-
-impl Limits {
-    pub(super) fn of(self, stage: Stage) -> Duration {
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        match stage {
-            Stage::Data => self.reply.min(minutes(2)),
-            Stage::Content => self.reply.min(minutes(3)),
-            // A server may scan the whole message before it answers, and a reply missed
-            // here leaves an unconfirmed message: twice what other stages get.
-            Stage::EndOfData => (self.reply * 2).min(minutes(10)),
-            _ => self.reply.min(minutes(5)),
-        }
-    }
-}
 
 /// Where trouble with connecting came up, and what becomes of the messages concerned.
 fn place(error: &ConnectError) -> (Stage, Disposition) {
@@ -154,6 +139,7 @@ impl Session {
             Trouble {
                 endpoint: endpoint.clone(),
                 stage,
+                scope: Scope::Site,
                 disposition,
                 what: error.to_string(),
                 reply: None,
@@ -172,7 +158,9 @@ impl Session {
             is_local: connection.is_local,
             is_authenticated: false,
             is_lmtp: server.is_lmtp,
-            messages: 0,
+            begun: 0,
+            accepted: 0,
+            needs_reset: false,
         })
     }
 
@@ -329,8 +317,8 @@ impl Session {
     }
 
     /// Does without what the server announced and refused before.
-    pub fn distrust(&mut self, what: Distrust) {
-        self.offered.distrust(what);
+    pub fn do_without(&mut self, quirk: Quirk) {
+        self.offered = self.offered.without(quirk);
     }
 
     /// Whether the line is encrypted.
@@ -410,7 +398,7 @@ impl Session {
     pub async fn closed(&mut self) {
         let for_ever = Duration::from_secs(u64::from(u32::MAX));
         // Whatever it is, this session is over.
-        let _ = self.wire.step(for_ever).await;
+        let _ = self.wire.reply(for_ever).await;
     }
 
     /// Ends the session properly; the server's answer is waited for only briefly.
@@ -448,6 +436,7 @@ impl Session {
         Trouble {
             endpoint: self.endpoint.clone(),
             stage,
+            scope: Scope::Site,
             disposition,
             what: what.to_owned(),
             reply,

@@ -18,6 +18,17 @@ pub enum Disposition {
     Unconfirmed,
 }
 
+/// Whom trouble concerns (as Postfix's smtp_trouble.c has it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The server, or the way to it: every message for it.
+    Site,
+    /// One message.
+    Message,
+    /// One recipient of a message.
+    Recipient,
+}
+
 /// Where in the dialogue trouble came up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -34,6 +45,49 @@ pub enum Stage {
     Data,
     Content,
     EndOfData,
+}
+
+impl Disposition {
+    /// Its name in Lisp.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disposition::Retry => "retry",
+            Disposition::Reject => "reject",
+            Disposition::NeedsUser(_) => "needs-user",
+            Disposition::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+impl Scope {
+    /// Its name in Lisp.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Site => "site",
+            Scope::Message => "message",
+            Scope::Recipient => "recipient",
+        }
+    }
+}
+
+impl Stage {
+    /// Its name in Lisp.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Lookup => "lookup",
+            Stage::Connect => "connect",
+            Stage::Tls => "tls",
+            Stage::Greeting => "greeting",
+            Stage::Hello => "hello",
+            Stage::StartTls => "starttls",
+            Stage::Auth => "auth",
+            Stage::Mail => "mail",
+            Stage::Rcpt => "rcpt",
+            Stage::Data => "data",
+            Stage::Content => "content",
+            Stage::EndOfData => "end-of-data",
+        }
+    }
 }
 
 impl fmt::Display for Stage {
@@ -63,6 +117,8 @@ pub struct Trouble {
     pub endpoint: String,
     /// Where it came up.
     pub stage: Stage,
+    /// Whom it concerns.
+    pub scope: Scope,
     /// What becomes of the messages concerned.
     pub disposition: Disposition,
     /// What happened, in words.

@@ -5,14 +5,22 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::reply::{Reply, ReplyError, ReplyReader};
+use super::terms::Outgoing;
 use crate::net::Transport;
+
+/// How long a reply is looked for when its time is over: it may lie there since before,
+/// for a process that was stopped hears of the time first.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// Octets that are written, before room is made by moving those that are not.
+const WRITTEN_KEPT: usize = 64 * 1024;
 
 /// Why the line is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +28,7 @@ pub enum WireError {
     /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
-    /// Neither a reply nor progress in sending.
+    /// The stage is over, and the reply has not come.
     #[error("the server did not answer within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
     /// The connection broke.
@@ -35,8 +43,8 @@ pub enum WireError {
 pub enum Step {
     /// A whole reply came in.
     Reply(Reply),
-    /// All that was queued has been handed to the system: queue more, if there is.
-    Drained,
+    /// Octets were handed to the system: queue more, if there are.
+    Written,
 }
 
 /// Shows the dialogue, line by line without line ends.
@@ -48,6 +56,8 @@ pub struct Wire {
     transport: Box<dyn Transport>,
     replies: ReplyReader,
     outgoing: Zeroizing<Vec<u8>>,
+    /// Octets handed to the system, since the connection came about.
+    handed: u64,
     /// Whether there is something in `outgoing` to be wiped as soon as it is written.
     has_secret: bool,
     written: usize,
@@ -63,6 +73,7 @@ impl Wire {
             transport,
             replies: ReplyReader::default(),
             outgoing: Zeroizing::default(),
+            handed: 0,
             has_secret: false,
             written: 0,
             unflushed: false,
@@ -90,14 +101,14 @@ impl Wire {
         }
     }
 
-    /// The buffer of queued octets, for appending only.
-    pub fn outgoing(&mut self) -> &mut Vec<u8> {
-        &mut self.outgoing
+    /// Octets queued and not yet handed to the system.
+    fn unwritten(&self) -> usize {
+        self.outgoing.len() - self.written
     }
 
-    /// Octets queued and not yet handed to the system.
-    pub fn backlog(&self) -> usize {
-        self.outgoing.len() - self.written
+    /// Octets that have been handed to the system, or may have been.
+    pub fn handed(&self) -> u64 {
+        self.handed
     }
 
     /// Sends a command and waits for its reply, at most `limit`.
@@ -127,11 +138,14 @@ impl Wire {
         reply
     }
 
-    /// Sends what is queued and waits for a reply, at most `limit` without progress.
+    /// Sends what is queued and waits for a reply, at most `limit`.
     pub async fn reply(&mut self, limit: Duration) -> Result<Reply, WireError> {
+        let deadline = Instant::now() + limit;
         loop {
-            if let Step::Reply(reply) = self.step(limit).await? {
-                return Ok(reply);
+            match self.step(deadline).await? {
+                Some(Step::Reply(reply)) => return Ok(reply),
+                Some(Step::Written) => {}
+                None => return Err(WireError::TimedOut(limit)),
             }
         }
     }
@@ -145,30 +159,32 @@ impl Wire {
         Ok(reply)
     }
 
-    /// Reads and writes until a reply is whole or the backlog is gone.
-    pub async fn step(&mut self, limit: Duration) -> Result<Step, WireError> {
-        loop {
-            match timeout(limit, poll_fn(|context| self.poll_step(context))).await {
-                Ok(Ok(Some(step))) => return Ok(step),
-                Ok(Ok(None)) => {} // some octets went out: the time starts anew
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(WireError::TimedOut(limit)),
+    /// Reads and writes until a reply is whole or octets have been written; `None` if
+    /// neither is until `deadline`.
+    pub async fn step(&mut self, deadline: Instant) -> Result<Option<Step>, WireError> {
+        let mut end = deadline;
+        for _ in 0..2 {
+            let step = poll_fn(|context| self.poll_step(context));
+            if let Ok(step) = timeout_at(end.into(), step).await {
+                return step.map(Some);
             }
+            end = Instant::now() + LAST_LOOK;
         }
+        Ok(None)
     }
 
-    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, WireError>> {
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, WireError>> {
         loop {
             if let Some(reply) = self.replies.next_reply()? {
                 self.show(&reply.to_string());
-                return Poll::Ready(Ok(Some(Step::Reply(reply))));
+                return Poll::Ready(Ok(Step::Reply(reply)));
             }
             match self.poll_read(context) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => break,
             }
         }
-        if self.backlog() > 0 {
+        if self.unwritten() > 0 {
             return self.poll_write(context);
         }
         if self.unflushed {
@@ -178,24 +194,33 @@ impl Wire {
         Poll::Pending
     }
 
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Step>, WireError>> {
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, WireError>> {
         let unwritten = &self.outgoing[self.written..];
-        match ready!(Pin::new(&mut self.transport).poll_write(context, unwritten))
-            .map_err(broken)?
-        {
-            0 => return Poll::Ready(Err(WireError::Closed)),
-            octets => self.written += octets,
+        let length = unwritten.len();
+        match ready!(Pin::new(&mut self.transport).poll_write(context, unwritten)) {
+            Ok(0) => return Poll::Ready(Err(WireError::Closed)),
+            Ok(octets) => {
+                self.written += octets;
+                self.handed += octets as u64;
+            }
+            Err(error) => {
+                // TLS may have sent some of them.
+                self.handed += length as u64;
+                return Poll::Ready(Err(broken(error)));
+            }
         }
         self.unflushed = true;
-        if self.backlog() > 0 {
-            return Poll::Ready(Ok(None));
+        if self.unwritten() == 0 {
+            if std::mem::take(&mut self.has_secret) {
+                self.outgoing.zeroize();
+            }
+            self.outgoing.clear();
+            self.written = 0;
+        } else if self.written >= WRITTEN_KEPT {
+            self.outgoing.drain(..self.written);
+            self.written = 0;
         }
-        if std::mem::take(&mut self.has_secret) {
-            self.outgoing.zeroize();
-        }
-        self.outgoing.clear();
-        self.written = 0;
-        Poll::Ready(Ok(Some(Step::Drained)))
+        Poll::Ready(Ok(Step::Written))
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
@@ -210,11 +235,117 @@ impl Wire {
     }
 }
 
+impl Outgoing for Wire {
+    fn command(&mut self, command: &str) {
+        self.queue(command);
+    }
+
+    fn content(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing
+    }
+
+    fn show(&self, line: &str) {
+        Wire::show(self, line);
+    }
+
+    fn taken(&self) -> u64 {
+        self.handed + self.unwritten() as u64
+    }
+
+    fn backlog(&self) -> usize {
+        self.unwritten()
+    }
+}
+
 /// TLS reports a close without close_notify as an error; SMTP's own dialogue tells
 /// whether something was cut off.
 fn broken(error: io::Error) -> WireError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => WireError::Closed,
         _ => WireError::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A server that says `reply` octet by octet, each a pause after the one before. As
+    /// with a process that was stopped, the system tells of it only when asked again.
+    struct Slow {
+        reply: Vec<u8>,
+        pause: Duration,
+        next: Instant,
+        is_told: bool,
+    }
+
+    impl AsyncRead for Slow {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let slow = self.get_mut();
+            if Instant::now() < slow.next || !std::mem::replace(&mut slow.is_told, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let count = if slow.pause.is_zero() {
+                slow.reply.len()
+            } else {
+                1
+            };
+            buffer.put_slice(&slow.reply.drain(..count).collect::<Vec<_>>());
+            slow.next = Instant::now() + slow.pause;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(octets.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn reply_of(slow: Slow, limit: Duration) -> Result<Reply, WireError> {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        let mut wire = Wire::new(Box::new(slow), None);
+        runtime.block_on(wire.ask("NOOP\r\n", limit))
+    }
+
+    #[test]
+    fn a_reply_that_lies_there_when_the_time_is_over_is_read() {
+        let limit = Duration::from_millis(20);
+        let slow = Slow {
+            reply: b"250 ok\r\n".to_vec(),
+            pause: Duration::ZERO,
+            next: Instant::now() + limit + Duration::from_millis(5),
+            is_told: false,
+        };
+        assert_eq!(reply_of(slow, limit).unwrap().code(), 250);
+    }
+
+    #[test]
+    fn octets_of_a_reply_give_no_more_time() {
+        let slow = Slow {
+            reply: b"250 ok\r\n".repeat(1000),
+            pause: Duration::from_millis(60),
+            next: Instant::now(),
+            is_told: true,
+        };
+        let error = reply_of(slow, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, WireError::TimedOut(_)), "{error}");
     }
 }

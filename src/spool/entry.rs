@@ -180,7 +180,13 @@ pub enum State {
 
 impl Entry {
     /// A new entry, of which no facts are known yet; duplicate recipients are taken once.
-    pub fn new(sender: Path, recipients: Vec<Path>, server: Server, wishes: Wishes) -> Self {
+    pub fn new(
+        sender: Path,
+        recipients: Vec<Path>,
+        server: Server,
+        wishes: Wishes,
+        now: Timestamp,
+    ) -> Self {
         let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
         for path in recipients {
             if !once.iter().any(|recipient| recipient.path == path) {
@@ -194,7 +200,7 @@ impl Entry {
         Entry {
             version: 1,
             id: EntryId::new(),
-            created: Timestamp::now(),
+            created: now,
             sender,
             recipients: once,
             server,

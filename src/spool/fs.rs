@@ -203,13 +203,17 @@ impl Fs {
         Ok((length, octets))
     }
 
+    /// When a file was last changed.
+    pub fn modified(&self, path: &Path) -> io::Result<SystemTime> {
+        self.before(Call::Read, path)?;
+        fs::symlink_metadata(path)?.modified()
+    }
+
     /// For how long a file has not been changed; nothing if its time lies ahead.
     pub fn age(&self, path: &Path) -> io::Result<Duration> {
-        self.before(Call::Read, path)?;
-        let modified = fs::symlink_metadata(path)?.modified()?;
-        Ok(SystemTime::now()
-            .duration_since(modified)
-            .unwrap_or_default())
+        let modified = self.modified(path)?;
+        let age = SystemTime::now().duration_since(modified);
+        Ok(age.unwrap_or_default())
     }
 
     /// The paths in a directory, in order of their names.

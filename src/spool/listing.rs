@@ -21,9 +21,12 @@ pub struct Listing {
 impl Spool {
     /// All entries with their states, oldest first, as they are on disk now. `is_ours`
     /// tells those that sessions of this process work on. What is damaged is set aside.
-    pub fn list(&self, is_ours: impl Fn(EntryId) -> bool) -> Result<Listing, SpoolError> {
+    pub fn list(
+        &self,
+        now: Timestamp,
+        is_ours: impl Fn(EntryId) -> bool,
+    ) -> Result<Listing, SpoolError> {
         let marks = self.marks()?;
-        let now = Timestamp::now();
         let queue = self.queue();
         let paths = self.fs.list(&queue).map_err(failed("list", &queue))?;
         let mut listing = Listing::default();
@@ -56,10 +59,15 @@ impl Spool {
     }
 
     /// One entry with its state.
-    pub fn look(&self, id: EntryId, is_ours: bool) -> Result<(Entry, State), SpoolError> {
+    pub fn look(
+        &self,
+        id: EntryId,
+        is_ours: bool,
+        now: Timestamp,
+    ) -> Result<(Entry, State), SpoolError> {
         let entry = self.load(id)?;
         let is_marked = !is_ours && self.is_marked(&entry)?;
-        self.with_state(entry, is_ours, is_marked, Timestamp::now())
+        self.with_state(entry, is_ours, is_marked, now)
     }
 
     fn with_state(
@@ -128,7 +136,7 @@ impl Spool {
             return false;
         }
         match self.claim(entry.id) {
-            Ok(Some(claim)) if claim.entry.is_done() => self.settle(claim).is_ok(),
+            Ok(Some(claim)) if claim.entry.is_done() => self.settle(&claim).is_ok(),
             _ => false,
         }
     }

@@ -273,10 +273,9 @@ impl Spool {
                  the server may have it"
                     .to_owned(),
             );
-            let marked = claim.entry.clone();
             claim.entry.attempts += 1;
             self.update(&claim)?;
-            self.unmark(&marked);
+            self.unmark(id, claim.entry.attempts - 1);
         }
         Ok(Some(claim))
     }
@@ -313,15 +312,16 @@ impl Spool {
             .map_err(failed("write", origin))
     }
 
-    fn mark(&self, entry: &Entry) -> PathBuf {
-        let name = format!("{}.{}", entry.id, entry.attempts);
-        self.directory.join("sending").join(name)
+    fn mark(&self, id: EntryId, attempt: u32) -> PathBuf {
+        self.directory
+            .join("sending")
+            .join(format!("{id}.{attempt}"))
     }
 
-    /// Records that the last byte of each of these may be on the wire from now on.
-    pub fn mark_sending(&self, claims: &[&Claim]) -> Result<(), SpoolError> {
-        for claim in claims {
-            let mark = self.mark(&claim.entry);
+    /// Records that the last byte of each of these tries may be on the wire from now on.
+    pub fn mark_sending(&self, tries: &[(EntryId, u32)]) -> Result<(), SpoolError> {
+        for &(id, attempt) in tries {
+            let mark = self.mark(id, attempt);
             self.fs.make_empty(&mark).map_err(failed("make", &mark))?;
         }
         let sending = self.directory.join("sending");
@@ -332,51 +332,47 @@ impl Spool {
 
     /// Takes a mark back, as far as a crash of this process goes. After a power cut it
     /// may be there again, and then the user is asked once too often.
-    pub fn unmark(&self, entry: &Entry) {
-        let _ = self.fs.remove_file(&self.mark(entry));
+    pub fn unmark(&self, id: EntryId, attempt: u32) {
+        let _ = self.fs.remove_file(&self.mark(id, attempt));
     }
 
     /// Whether the entry's last byte may be on the wire.
     pub fn is_marked(&self, entry: &Entry) -> Result<bool, SpoolError> {
-        let mark = self.mark(entry);
+        let mark = self.mark(entry.id, entry.attempts);
         self.fs.exists(&mark).map_err(failed("look for", &mark))
     }
 
     /// Removes the claimed entry: sent, or deleted by the user.
-    pub fn settle(&self, claim: Claim) -> Result<(), SpoolError> {
-        self.settle_all(vec![claim])
-            .into_iter()
-            .try_for_each(|(_, result)| result)
+    pub fn settle(&self, claim: &Claim) -> Result<(), SpoolError> {
+        self.settle_all(&[claim]).into_iter().collect()
     }
 
     /// Removes several claimed entries, at the cost of one; the result is for each.
-    pub fn settle_all(&self, claims: Vec<Claim>) -> Vec<(Claim, Result<(), SpoolError>)> {
-        let removals: Vec<_> = claims
-            .iter()
-            .map(|claim| {
-                let queued = self.queued(claim.entry.id);
-                self.fs
-                    .remove_file(&queued)
-                    .map_err(failed("remove", &queued))
-            })
-            .collect();
+    pub fn settle_all(&self, claims: &[&Claim]) -> Vec<Result<(), SpoolError>> {
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        let remove = |claim: &&Claim| {
+            let queued = self.queued(claim.entry.id);
+            self.fs
+                .remove_file(&queued)
+                .map_err(failed("remove", &queued))
+        };
+        let removals: Vec<_> = claims.iter().map(remove).collect();
         let queue = self.queue();
         let synced = self.fs.sync_directory(&queue);
-        let settled = claims.into_iter().zip(removals).map(|(claim, removed)| {
-            let result = removed.and_then(|()| match &synced {
-                Ok(()) => Ok(()),
-                Err(error) => Err(failed("sync", &queue)(error.kind().into())),
-            });
-            if result.is_ok() {
-                // It is out of the queue; what can't be unlinked now is swept later.
-                self.unmark(&claim.entry);
-                for part in ["state", "lock"] {
-                    let _ = self.fs.remove_file(&self.in_part(part, claim.entry.id));
-                }
+        let settle = |(claim, removed): (&&Claim, Result<(), SpoolError>)| {
+            removed?;
+            if let Err(error) = &synced {
+                return Err(failed("sync", &queue)(error.kind().into()));
             }
-            (claim, result)
-        });
-        settled.collect()
+            // It is out of the queue; what can't be unlinked now is swept later.
+            for part in ["state", "lock"] {
+                let _ = self.fs.remove_file(&self.in_part(part, claim.entry.id));
+            }
+            Ok(())
+        };
+        claims.iter().zip(removals).map(settle).collect()
     }
 
     /// Whether somebody holds the entry's lock now.

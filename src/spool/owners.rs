@@ -1,8 +1,10 @@
 //! Which processes send from the spool, so that others take over at once what a killed
 //! one leaves. Each has a file in `owners/`, locked for its life.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::fs::Fs;
 use super::{EntryId, Spool, SpoolError, failed};
@@ -23,12 +25,14 @@ impl Drop for Owner {
 }
 
 /// The other processes that send from the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// They send, or have ended and nobody has noticed.
-    pub alive: usize,
-    /// They have ended since the last look, and may have left messages.
-    pub lost: usize,
+    /// Names of those that do.
+    pub alive: BTreeSet<PathBuf>,
+    /// Whether some have been killed and nobody has noticed.
+    pub any_killed: bool,
+    /// When anybody last added, changed or removed an entry.
+    pub last_change: Option<SystemTime>,
 }
 
 impl Spool {
@@ -55,11 +59,18 @@ impl Spool {
         })
     }
 
-    /// Counts the processes other than `owner` that send. Each that ended without a word
-    /// is told once, to one of those that ask.
+    /// The processes other than `owner` that send. One that was killed is told once, to
+    /// one of those that ask.
     pub fn others(&self, owner: &Owner) -> Others {
         let paths = self.fs.list(&self.directory.join("owners"));
-        let mut others = Others::default();
+        let changes = ["queue", "state"].map(|part| {
+            let changed = self.fs.modified(&self.directory.join(part));
+            changed.ok()
+        });
+        let mut others = Others {
+            last_change: changes.into_iter().max().flatten(),
+            ..Others::default()
+        };
         for path in paths.unwrap_or_default() {
             if path == owner.path {
                 continue;
@@ -70,8 +81,8 @@ impl Spool {
                 .open(&path)
                 .and_then(|file| self.fs.try_lock(&file, &path));
             match is_free {
-                Ok(true) if self.fs.remove_file(&path).is_ok() => others.lost += 1,
-                _ => others.alive += 1,
+                Ok(true) if self.fs.remove_file(&path).is_ok() => others.any_killed = true,
+                _ => drop(others.alive.insert(path)),
             }
         }
         others

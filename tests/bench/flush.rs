@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType};
+use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType, Timestamp};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 
@@ -105,6 +105,7 @@ fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usiz
             vec![Path::parse("you@example.org", "recipient").unwrap()],
             server.clone(),
             Wishes::default(),
+            Timestamp::now(),
         );
         spool.commit(&mut entry, &message).unwrap();
     }

@@ -6,10 +6,10 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rs_smtpmail::bridge::{Answer, Event, Kind};
+use rs_smtpmail::bridge::{Answer, Cause, Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::mail::{Path, Port, Server, StreamType};
+use rs_smtpmail::mail::{Clock, Path, Port, Server, StreamType};
 use rs_smtpmail::net::tls::{IdentityFiles, Rejected};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
@@ -41,6 +41,7 @@ pub struct Seen {
     pub kind: Kind,
     pub entry: Entry,
     pub error: String,
+    pub cause: Option<Cause>,
     pub reply: String,
 }
 
@@ -58,7 +59,7 @@ impl Client {
         let directory = directory.into();
         let (wake, writer) = std::io::pipe().unwrap();
         let spool = directory.path().join("spool");
-        let engine = Engine::with_fs(spool, settings, Box::new(writer), fs).unwrap();
+        let engine = Engine::with(spool, settings, Box::new(writer), fs, Clock::default()).unwrap();
         Client {
             engine,
             directory,
@@ -148,12 +149,14 @@ impl Client {
                     kind,
                     entry,
                     error,
+                    cause,
                     reply,
                 } => {
                     return Seen {
                         kind,
                         entry: *entry,
                         error: error.unwrap_or_default(),
+                        cause,
                         reply: reply.unwrap_or_default(),
                     };
                 }
@@ -178,6 +181,8 @@ impl Client {
                 }
                 // Only a large message on a busy machine has it.
                 Event::Progress { .. } => continue,
+                // Where others send from the spool.
+                Event::Changed => continue,
                 other => panic!("not an outcome: {other:?}"),
             };
             assert!(self.engine.answer(request, answer));

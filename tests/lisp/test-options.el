@@ -4,7 +4,7 @@
 
 ;;; Commentary:
 
-;; One test for each option in the table of README.org, but for those of the
+;; One test for each option in the table of the manual, but for those of the
 ;; envelope (test-addresses.el) and of where options are set (test-sending.el).
 
 ;;; Code:
@@ -16,7 +16,7 @@
 
 (ert-deftest test-options-are-all-documented ()
   "Each option that smtpmail has in the running Emacs is in the table."
-  (let ((readme (test-bytes (expand-file-name "README.org" test-root))))
+  (let ((readme (test-bytes (expand-file-name "doc/rs-smtpmail.org" test-root))))
     (mapatoms
      (lambda (symbol)
        (when (and (custom-variable-p symbol)

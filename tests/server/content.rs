@@ -131,6 +131,11 @@ impl Session {
         }
         let fault = self.content_rule(&text);
         let content = self.read_data(fault).await?;
+        if self.site.options.forgets_after_dot {
+            self.wire.peek().await;
+            let octets = self.wire.buffered().len();
+            self.wire.consume(octets);
+        }
         self.check_group("the content", false).await;
         self.finish_message(content, false).await
     }

@@ -139,6 +139,8 @@ pub struct Options {
     pub ehlo: bool,
     /// True for an LMTP server (RFC 2033): LHLO, and a reply for each recipient after the content.
     pub lmtp: bool,
+    /// Whether what comes with the final dot is thrown away, as Courier does.
+    pub forgets_after_dot: bool,
     /// The server's name in its greeting.
     pub name: String,
     /// A round-trip time to add, by a [`Relay`](super::Relay) before the server.
@@ -186,6 +188,7 @@ impl Default for Options {
             auth_before_tls: false,
             ehlo: true,
             lmtp: false,
+            forgets_after_dot: false,
             name: "localhost".to_owned(),
             round_trip: None,
             unix_socket: None,
@@ -318,6 +321,12 @@ impl Options {
     /// Speaks LMTP.
     pub fn lmtp(mut self) -> Self {
         self.lmtp = true;
+        self
+    }
+
+    /// Throws away what comes with the final dot, before its reply.
+    pub fn forgets_what_follows_the_dot(mut self) -> Self {
+        self.forgets_after_dot = true;
         self
     }
 

@@ -44,7 +44,7 @@ pub struct Connectors {
 
 impl Connectors {
     /// TLS for `server` as the options are now, and a warning that is new.
-    pub fn tls_for(
+    pub async fn tls_for(
         &self,
         server: &Server,
         options: &TlsOptions,
@@ -77,7 +77,7 @@ impl Connectors {
         {
             return Ok((tls.clone(), warning));
         }
-        let roots = self.roots(&basis)?;
+        let roots = self.roots(&basis).await?;
         let pinned = basis.pinned.clone();
         let tls = Tls::new(server, roots, policy, pinned, basis.identity.as_ref())?;
         self.kept
@@ -86,7 +86,8 @@ impl Connectors {
         Ok((tls, warning))
     }
 
-    fn roots(&self, basis: &Basis) -> Result<Arc<Roots>, TlsError> {
+    /// Read where the network thread does not wait for the disk.
+    async fn roots(&self, basis: &Basis) -> Result<Arc<Roots>, TlsError> {
         let files = (basis.trust_files.clone(), basis.crl_files.clone());
         if let Some((made_of, roots)) = &*self.roots.borrow()
             && *made_of == files
@@ -95,7 +96,11 @@ impl Connectors {
         }
         let paths =
             |files: &Dated| -> Vec<_> { files.iter().map(|(path, _)| path.clone()).collect() };
-        let roots = Arc::new(Roots::load(&paths(&files.0), &paths(&files.1))?);
+        let (trust_files, crl_files) = (paths(&files.0), paths(&files.1));
+        let load = move || Roots::load(&trust_files, &crl_files);
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let roots = loaded.unwrap_or_else(|panic| Err(TlsError::Settings(panic.to_string())))?;
+        let roots = Arc::new(roots);
         *self.roots.borrow_mut() = Some((files, Arc::clone(&roots)));
         Ok(roots)
     }

@@ -4,15 +4,11 @@
 //! So credentials cost a server at most two refused AUTH commands, however many sessions
 //! and messages there are, until they are others or the user wants them tried again.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-
 use tokio::sync::Mutex;
 
-use crate::credentials::Credentials;
-use crate::mail::Server;
-use crate::smtp::{AuthError, Disposition, Session, SessionOptions, Stage, Trouble};
+use crate::credentials::{Credentials, Slots, Unavailable};
+use crate::mail::{Endpoint, Server};
+use crate::smtp::{AuthError, Disposition, Scope, Session, SessionOptions, Stage, Trouble};
 use crate::spool::Need;
 
 /// The first, and one further mechanism: there are servers that offer one which they can't
@@ -23,9 +19,7 @@ const MOST_REFUSALS: usize = 2;
 /// tried: sessions with the same credentials log in one after the other, so that one
 /// refusal does for all.
 #[derive(Default)]
-pub struct Logins(RefCell<HashMap<(String, String), Vec<Tried>>>);
-
-type Tried = (Credentials, Rc<Mutex<History>>);
+pub struct Logins(Slots<(Endpoint, Credentials), Mutex<History>>);
 
 #[derive(Default)]
 struct History {
@@ -49,7 +43,7 @@ impl Logins {
         credentials: &Credentials,
     ) -> Result<Option<&'static str>, Trouble> {
         let mut mechanisms = session.mechanisms(server, options, credentials)?;
-        let history = self.history(server, credentials);
+        let history = self.0.slot(&(Endpoint::of(server), credentials.clone()));
         let mut history = history.lock().await;
         if let Some(refusal) = &history.refusal
             && history.refusals >= MOST_REFUSALS
@@ -116,37 +110,45 @@ impl Logins {
     /// The user wants refused credentials to be tried once more: these, or whatever
     /// `server` has refused. Those that are just being tried are being tried.
     pub fn try_again(&self, server: &Server, credentials: Option<&Credentials>) {
-        let servers = self.0.borrow();
-        for (tried, history) in servers.get(&key(server)).into_iter().flatten() {
-            if credentials.is_none_or(|wanted| wanted == tried)
-                && let Ok(mut history) = history.try_lock()
-            {
+        let endpoint = Endpoint::of(server);
+        let histories = self.0.all(|(tried_at, tried)| {
+            *tried_at == endpoint && credentials.is_none_or(|wanted| wanted == tried)
+        });
+        for history in histories {
+            if let Ok(mut history) = history.try_lock() {
                 history.refusals = 0;
-            }
-        }
-    }
-
-    fn history(&self, server: &Server, credentials: &Credentials) -> Rc<Mutex<History>> {
-        let mut servers = self.0.borrow_mut();
-        let all = servers.entry(key(server)).or_default();
-        match all.iter().find(|(tried, _)| tried == credentials) {
-            Some((_, history)) => Rc::clone(history),
-            None => {
-                let history = Rc::default();
-                all.push((credentials.clone(), Rc::clone(&history)));
-                history
             }
         }
     }
 
     /// The user's other passwords and tokens are those of before.
     fn forget_others(&self, server: &Server, good: &Credentials) {
-        if let Some(all) = self.0.borrow_mut().get_mut(&key(server)) {
-            all.retain(|(tried, _)| tried == good || tried.user != good.user);
-        }
+        let endpoint = Endpoint::of(server);
+        self.0.retain(|(tried_at, tried)| {
+            *tried_at != endpoint || tried == good || tried.user != good.user
+        });
     }
 }
 
-fn key(server: &Server) -> (String, String) {
-    (server.host.clone(), server.port.to_string())
+/// The trouble of a server that wants credentials nobody has.
+pub fn credentials_trouble(server: &Server, why: impl Into<Unavailable>) -> Trouble {
+    let why = why.into();
+    Trouble {
+        endpoint: server.endpoint(),
+        stage: Stage::Auth,
+        scope: Scope::Site,
+        disposition: if why.is_transient {
+            Disposition::Retry
+        } else {
+            Disposition::NeedsUser(Need::Auth)
+        },
+        what: why.what,
+        reply: None,
+    }
+}
+
+/// The trouble of a server that wants a login and knows none.
+pub fn no_auth(server: &Server) -> Trouble {
+    let what = "the server wants a login, offers it, and then does not know it".to_owned();
+    credentials_trouble(server, what)
 }

@@ -7,7 +7,7 @@ use crate::spool::EntryId;
 
 /// How long to pause after transient trouble, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct Backoff {
     /// After the first failure (`rs-smtpmail-retry-first-pause`); later ones double.
     pub first_pause: Duration,
     /// No pause is longer (`rs-smtpmail-retry-longest-pause`).
@@ -16,9 +16,9 @@ pub struct Patience {
     pub give_up_after: Duration,
 }
 
-impl Default for Patience {
+impl Default for Backoff {
     fn default() -> Self {
-        Patience {
+        Backoff {
             first_pause: Duration::from_secs(60),
             longest_pause: Duration::from_secs(4 * 60 * 60),
             // As RFC 5321 section 4.5.4.1 has it.
@@ -27,7 +27,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl Backoff {
     /// The pause after that many failures, the first being 1.
     pub fn pause(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
@@ -68,12 +68,12 @@ mod tests {
     #[test]
     fn pauses_grow_to_four_hours_and_end_after_five_days() {
         let id = EntryId::new();
-        let patience = Patience::default();
+        let backoff = Backoff::default();
         let created = Timestamp(1_000_000);
         let mut now = created;
         let mut pauses = Vec::new();
         for attempt in 1.. {
-            match patience.next_try(id, created, attempt, now) {
+            match backoff.next_try(id, created, attempt, now) {
                 Some(next) => {
                     pauses.push(next.since(now));
                     now = next;
@@ -82,33 +82,33 @@ mod tests {
             }
         }
         let stretched = |pause: Duration| pause * 5 / 4;
-        assert!(pauses[0] >= patience.first_pause);
-        assert!(pauses[0] <= stretched(patience.first_pause));
+        assert!(pauses[0] >= backoff.first_pause);
+        assert!(pauses[0] <= stretched(backoff.first_pause));
         assert!(
             pauses
                 .iter()
-                .all(|&pause| pause <= stretched(patience.longest_pause))
+                .all(|&pause| pause <= stretched(backoff.longest_pause))
         );
         assert!(pauses.len() > 25 && pauses.len() < 60, "{}", pauses.len());
-        assert!(now >= created.after(patience.give_up_after));
+        assert!(now >= created.after(backoff.give_up_after));
     }
 
     #[test]
     fn messages_that_failed_together_are_not_tried_together() {
-        let patience = Patience::default();
+        let backoff = Backoff::default();
         let now = Timestamp(1_000_000);
         let tries: std::collections::HashSet<_> = (0..64)
-            .filter_map(|_| patience.next_try(EntryId::new(), now, 5, now))
+            .filter_map(|_| backoff.next_try(EntryId::new(), now, 5, now))
             .collect();
         assert!(tries.len() > 32, "{} different times of 64", tries.len());
     }
 
     #[test]
     fn a_clock_set_back_puts_nothing_off_for_long() {
-        let patience = Patience::default();
+        let backoff = Backoff::default();
         let (now, in_a_year) = (Timestamp(1_000_000), Timestamp(32_000_000_000));
-        let most = patience.longest_pause * 5 / 4;
-        assert_eq!(patience.at_most(in_a_year, now), now.after(most));
-        assert_eq!(patience.at_most(Timestamp(5), now), Timestamp(5));
+        let most = backoff.longest_pause * 5 / 4;
+        assert_eq!(backoff.at_most(in_a_year, now), now.after(most));
+        assert_eq!(backoff.at_most(Timestamp(5), now), Timestamp(5));
     }
 }
