@@ -111,6 +111,41 @@ fn the_date_is_that_of_sending_if_so_wished() {
     }
 }
 
+/// A message for which a file elsewhere stands, as with one taken from smtpmail's queue.
+#[test]
+fn a_message_waits_for_its_origin_whatever_a_maildir_program_calls_it() {
+    let server = Server::start(Options::default());
+    let to = target(server.port(), StreamType::Plain);
+    let mut client = Client::new(Settings::default());
+    let maildir = client.directory.path().join("queue");
+    for part in ["cur", "new"] {
+        std::fs::create_dir_all(maildir.join(part)).unwrap();
+    }
+    let origin = maildir.join("new/message");
+    let mut id = None;
+    for name in [
+        "new/message",
+        "new/message:2,",
+        "cur/message:2,S",
+        "cur/message;2,RS",
+    ] {
+        std::fs::write(maildir.join(name), "x").unwrap();
+        let wishes = Wishes {
+            origin: Some(origin.clone()),
+            ..Wishes::default()
+        };
+        let id = *id.get_or_insert_with(|| client.send_with(&to, wishes));
+        client.engine.flush().unwrap();
+        assert_eq!(client.state(id), State::Held, "{name}");
+        std::fs::remove_file(maildir.join(name)).unwrap();
+    }
+    // Another message is nobody's origin.
+    std::fs::write(maildir.join("cur/message2:2,S"), "x").unwrap();
+    client.engine.flush().unwrap();
+    let seen = client.outcome();
+    assert_eq!((Some(seen.entry.id), seen.kind), (id, Kind::Sent));
+}
+
 fn wishing_a_copy() -> Wishes {
     Wishes {
         copy: Some("file it".to_owned()),

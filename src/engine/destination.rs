@@ -27,6 +27,8 @@ const LONG_IN_FLIGHT: Duration = Duration::from_secs(3);
 const CLAIMED_AT_ONCE: usize = 64;
 /// Sessions in a row that break on their message say something about the server.
 const BROKEN_SESSIONS: u32 = 3;
+/// When a message that Emacs's thread changes just now is looked at again.
+const OURS_PAUSE: Duration = Duration::from_secs(1);
 /// When a message that another process works on is looked at again; should that one be
 /// killed, it comes up sooner.
 const THEIRS_PAUSE: Duration = Duration::from_secs(30);
@@ -253,7 +255,11 @@ impl Destination {
         let context = &self.context;
         let mut claim = match context.in_flight.claim(&context.spool, id, session) {
             Ok(Claimed::Claim(claim)) => *claim,
-            Ok(Claimed::Ours) | Err(SpoolError::NoSuchEntry(_)) => return None,
+            Err(SpoolError::NoSuchEntry(_)) => return None,
+            Ok(Claimed::Ours) => {
+                self.report_in(id, OURS_PAUSE);
+                return None;
+            }
             Ok(Claimed::Theirs) => {
                 self.report_in(id, THEIRS_PAUSE);
                 return None;

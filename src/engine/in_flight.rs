@@ -41,7 +41,7 @@ pub enum Stopping {
 pub enum Claimed {
     /// The session has it.
     Claim(Box<Claim>),
-    /// Something else in this process has it, and sees to it that it is tried again.
+    /// Something else in this process has it.
     Ours,
     /// Another process has it.
     Theirs,

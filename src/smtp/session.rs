@@ -372,7 +372,7 @@ impl Session {
     }
 
     /// Carries out one mechanism. Which, and what its failure means, is for
-    /// [`crate::login`] to say.
+    /// the engine to say.
     pub async fn authenticate(
         &mut self,
         mechanism: &'static str,
@@ -403,9 +403,13 @@ impl Session {
 
     /// Ends the session properly; the server's answer is waited for only briefly.
     pub async fn quit(mut self) {
-        let limit = self.limits.of(Stage::Greeting).min(Duration::from_secs(5));
+        let limit = self.limits.of(Stage::Greeting).min(Duration::from_secs(1));
         let command = Quit.to_string();
-        let _ = tokio::time::timeout(limit, self.wire.ask(&command, limit)).await;
+        let leave = async {
+            let _ = self.wire.ask(&command, limit).await;
+            self.wire.shut_down().await;
+        };
+        let _ = tokio::time::timeout(limit, leave).await;
     }
 
     async fn ask(&mut self, stage: Stage, command: &str) -> Result<Reply, Trouble> {

@@ -150,6 +150,13 @@ impl Wire {
         }
     }
 
+    /// Ends the line properly, with TLS's close_notify.
+    pub async fn shut_down(&mut self) {
+        let transport = &mut self.transport;
+        // The session is over, with or without.
+        let _ = poll_fn(|context| Pin::new(&mut *transport).poll_shutdown(context)).await;
+    }
+
     /// A reply that has come already.
     pub fn buffered_reply(&mut self) -> Result<Option<Reply>, ReplyError> {
         let reply = self.replies.next_reply()?;
@@ -269,6 +276,9 @@ fn broken(error: io::Error) -> WireError {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// A server that says `reply` octet by octet, each a pause after the one before. As
@@ -278,6 +288,7 @@ mod tests {
         pause: Duration,
         next: Instant,
         is_told: bool,
+        is_shut: Arc<AtomicBool>,
     }
 
     impl AsyncRead for Slow {
@@ -314,6 +325,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.is_shut.store(true, Ordering::SeqCst);
             Poll::Ready(Ok(()))
         }
     }
@@ -333,6 +345,7 @@ mod tests {
             pause: Duration::ZERO,
             next: Instant::now() + limit + Duration::from_millis(5),
             is_told: false,
+            is_shut: Arc::default(),
         };
         assert_eq!(reply_of(slow, limit).unwrap().code(), 250);
     }
@@ -344,8 +357,26 @@ mod tests {
             pause: Duration::from_millis(60),
             next: Instant::now(),
             is_told: true,
+            is_shut: Arc::default(),
         };
         let error = reply_of(slow, Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, WireError::TimedOut(_)), "{error}");
+    }
+
+    #[test]
+    fn the_line_is_shut_down_when_a_session_ends() {
+        let is_shut = Arc::default();
+        let transport = Slow {
+            reply: Vec::new(),
+            pause: Duration::ZERO,
+            next: Instant::now(),
+            is_told: true,
+            is_shut: Arc::clone(&is_shut),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(Wire::new(Box::new(transport), None).shut_down());
+        assert!(is_shut.load(Ordering::SeqCst));
     }
 }

@@ -289,11 +289,42 @@ impl Spool {
             .map_err(failed("write", &path))
     }
 
-    /// Whether a file outside of the spool stands for the entry's message; also if that
-    /// can't be told.
+    /// Whether a file outside of the spool stands for the entry's message, perhaps by the
+    /// name that a Maildir program has given it since; also if that can't be told.
     pub fn waits_for_origin(&self, entry: &Entry) -> bool {
         let origin = entry.wishes.origin.as_ref();
-        origin.is_some_and(|file| self.fs.exists(file).unwrap_or(true))
+        origin.is_some_and(|file| {
+            self.fs.exists(file).unwrap_or(true) || self.is_renamed(file).unwrap_or(true)
+        })
+    }
+
+    /// Whether there is a file that has the name of `file` but for flags (`:2,S`), in its
+    /// directory or, if that is `cur` or `new` of a Maildir, in the other one.
+    fn is_renamed(&self, file: &Path) -> io::Result<bool> {
+        let unique = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let end = [":2,", ";2,", "!2,"]
+                .into_iter()
+                .find_map(|mark| name.find(mark));
+            name[..end.unwrap_or(name.len())].to_owned()
+        };
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let mut directories = vec![directory.to_owned()];
+        if directory.ends_with("cur") || directory.ends_with("new") {
+            directories = ["cur", "new"]
+                .map(|name| directory.with_file_name(name))
+                .into();
+        }
+        for directory in directories {
+            let paths = match self.fs.list(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                paths => paths?,
+            };
+            if paths.iter().any(|path| unique(path) == unique(file)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes the claimed message, with LF line ends, to its entry's origin, as a whole
