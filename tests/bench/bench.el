@@ -177,7 +177,8 @@ password \"pass word\"\n" port bench-ca)))
       facts)))
 
 (defun bench-flush (&rest arguments)
-  "Run the flush benchmark with ARGUMENTS; return seconds and KiB, a list."
+  "Run the flush benchmark with ARGUMENTS; return what it prints, a list.
+That is seconds, KiB, and how often accepting a message waited for the disk."
   (with-temp-buffer
     (unless (eq 0 (apply #'call-process
                          (expand-file-name "target/release/examples/flush-bench"
@@ -244,6 +245,10 @@ By what the server offers; the bounds are what the round trips cost."
                            number)))
          (few (bench-best 3 (lambda () (funcall per-message 100))))
          (many (funcall per-message 10000)))
+    (push (list "waits for the disk to accept a message"
+                (format "%d" (nth 2 (bench-flush (sink-port server) 10 3000)))
+                "-" "-" "fsync of its file, and of the directory")
+          bench-rows)
     (bench-stop server)
     (push (list "a flush of 10,000, per message" (format "%.2f ms" many) "-" "-"
                 (format "of 100: %.2f ms" few))

@@ -1,6 +1,6 @@
 //! Times a flush of the spool, for `make bench`: puts messages into a spool of its own,
-//! then sends them all over one session, and prints the seconds that took and by how
-//! many KiB the process's memory grew.
+//! then sends them all over one session, and prints the seconds that took, by how many KiB
+//! the process's memory grew, and how often accepting a message waited for the disk.
 //!
 //!     flush-bench PORT COUNT OCTETS [CA-FILE]
 //!
@@ -9,13 +9,15 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rs_smtpmail::bridge::{Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType, Timestamp};
-use rs_smtpmail::spool::fs::Fs;
+use rs_smtpmail::spool::fs::{Call, Fs};
 use rs_smtpmail::spool::{Entry, Spool, Wishes};
 
 const LINE: &[u8] = b"a line of seventy octets, as mail has it: forty-two make three kilobytes\n";
@@ -54,7 +56,7 @@ fn main() {
     );
     let server = server.unwrap();
     let spool = directory.path().join("spool");
-    fill(&spool, &server, count, octets);
+    let flushes = fill(&spool, &server, count, octets);
     let authinfo = directory.path().join("authinfo");
     std::fs::write(
         &authinfo,
@@ -90,13 +92,23 @@ fn main() {
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{seconds:.3} {}", peak_memory().saturating_sub(memory));
+    let grown = peak_memory().saturating_sub(memory);
+    println!("{seconds:.3} {grown} {flushes}");
     engine.stop(Duration::from_secs(5));
 }
 
-/// Puts the messages into the spool, as `rs-smtp-send` does, but tells nobody.
-fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usize) {
-    let spool = Spool::open(directory.to_owned(), Fs::default()).unwrap();
+/// Puts the messages into the spool, as `rs-smtp-send` does, but tells nobody; returns how
+/// often that waited for the disk, per message.
+fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usize) -> usize {
+    let flushes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&flushes);
+    let hook = move |call: Call, _: &std::path::Path| {
+        let is_flush = matches!(call, Call::SyncFile | Call::SyncDirectory);
+        counted.fetch_add(usize::from(is_flush), Ordering::Relaxed);
+        Ok(())
+    };
+    let spool = Spool::open(directory.to_owned(), Fs::with_hook(Arc::new(hook))).unwrap();
+    flushes.store(0, Ordering::Relaxed);
     let body = LINE.repeat(octets / LINE.len());
     let message = Raw::from([b"Subject: bench\n\n".as_slice(), &body].concat());
     for _ in 0..count {
@@ -109,4 +121,5 @@ fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usiz
         );
         spool.commit(&mut entry, &message).unwrap();
     }
+    flushes.load(Ordering::Relaxed).div_ceil(count)
 }
