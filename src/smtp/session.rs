@@ -280,40 +280,45 @@ impl Session {
     /// sent anything after its 220, somebody else did (RFC 3207 section 6).
     async fn encrypt(mut self, server: &Server, observe: Observer<'_>) -> Result<Self, OpenError> {
         let limit = self.limits.of(Stage::Tls);
-        let placeholder = Wire::new(Box::new(tokio::io::empty()), None);
-        let wire = std::mem::replace(&mut self.wire, placeholder);
-        let (transport, trace, has_injected) = wire.take_apart();
+        // From here to the end of the handshake the session has no wire.
+        let (transport, trace, has_injected) = self.wire.take_apart();
+        let trouble = |stage, disposition, what: &str| Trouble {
+            endpoint: self.endpoint.clone(),
+            stage,
+            scope: Scope::Site,
+            disposition,
+            what: what.to_owned(),
+            reply: None,
+        };
+        let need_tls = Disposition::NeedsUser(Need::Tls);
         if has_injected {
             let what = "text came before TLS where none may be: somebody tampers with the line";
-            let disposition = Disposition::NeedsUser(Need::Tls);
-            let trouble = self.trouble(Stage::StartTls, disposition, what, None);
-            return Err(trouble.into());
+            return Err(trouble(Stage::StartTls, need_tls, what).into());
         }
         let handshake = self.tls.start(&server.host, transport);
-        let started = tokio::time::timeout(limit, handshake).await;
-        match started {
+        let error = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok((transport, channel))) => {
                 self.wire = Wire::new(transport, trace);
                 self.wire.show(&format!("<{}>", channel.description));
                 self.offered = Capabilities::default();
                 observe(Stage::Tls, channel.description.clone());
                 self.channel = Some(channel);
-                Ok(self)
+                return Ok(self);
             }
-            Ok(Err(error)) => {
-                let disposition = match error {
-                    TlsError::Rejected(_) | TlsError::Settings(_) => {
-                        Disposition::NeedsUser(Need::Tls)
-                    }
-                    TlsError::Incompatible(_) | TlsError::Handshake(_) => Disposition::Retry,
-                };
-                Err(OpenError {
-                    trouble: self.trouble(Stage::Tls, disposition, &error.to_string(), None),
-                    cause: Some(error),
-                })
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let what = WireError::TimedOut(limit).to_string();
+                return Err(trouble(Stage::Tls, Disposition::Retry, &what).into());
             }
-            Err(_) => Err(self.broken(Stage::Tls, &WireError::TimedOut(limit)).into()),
-        }
+        };
+        let disposition = match error {
+            TlsError::Rejected(_) | TlsError::Settings(_) => need_tls,
+            TlsError::Incompatible(_) | TlsError::Handshake(_) => Disposition::Retry,
+        };
+        Err(OpenError {
+            trouble: trouble(Stage::Tls, disposition, &error.to_string()),
+            cause: Some(error),
+        })
     }
 
     /// Does without what the server announced and refused before.
