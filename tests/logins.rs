@@ -348,3 +348,29 @@ fn what_a_check_finds_refused_is_not_tried_by_messages() {
     assert_eq!(outcome(&mut client, &mut Vec::new()).0.kind, AUTH);
     assert_eq!(tried(&server).len(), 2);
 }
+
+#[test]
+fn a_password_without_a_user_is_no_answer() {
+    let server = Server::start(wanting(&["PLAIN"]));
+    let mut settings = with_password(&server, "pass word");
+    settings.credentials.auth_sources.clear();
+    let mut client = Client::new(settings);
+    let to = target(server.port(), StreamType::Starttls);
+    client.send(&to, &["a@b"], MESSAGE);
+    let seen = loop {
+        match client.next_event() {
+            Event::Credentials { request, .. } => {
+                let answer = Answer::Credentials(Credentials {
+                    secret: Some("pass word".to_owned().into()),
+                    ..Credentials::default()
+                });
+                assert!(client.engine.answer(request, answer));
+            }
+            Event::Outcome { kind, error, .. } => break (kind, error.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(seen.0, AUTH);
+    assert!(seen.1.contains("no user name was given"), "{}", seen.1);
+    assert!(server.connections().len() <= 2);
+}

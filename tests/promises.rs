@@ -308,3 +308,38 @@ fn the_network_thread_never_waits_for_the_disk() {
     client.engine.cancel(held).unwrap();
     assert!(flushes.load(Ordering::SeqCst) > 10);
 }
+
+#[test]
+fn a_cancellation_that_cannot_be_written_is_no_yes_and_is_made_up_for() {
+    let gate = Gate::new("rcpt");
+    let server = Server::start(Options::default().rule(Rule::at(Stage::Rcpt).hold(&gate)));
+    let is_full = Arc::new(AtomicBool::new(false));
+    let full = Arc::clone(&is_full);
+    let hook = move |call: Call, path: &Path| {
+        let is_state = path
+            .extension()
+            .is_some_and(|extension| extension == "state");
+        match call == Call::Create && is_state && full.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let fs = Fs::with_hook(Arc::new(hook));
+    let client = Client::in_directory(directory, Settings::default(), fs);
+    let id = client.send(&target(server.port(), StreamType::Plain), &["a@b"], MESSAGE);
+    gate.wait_reached();
+    is_full.store(true, Ordering::SeqCst);
+    let answer = client.engine.cancel(id);
+    assert!(
+        matches!(answer, Err(EngineError::Stopping(_))),
+        "{answer:?}"
+    );
+    gate.release();
+    // It is not sent meanwhile, and stopping makes up for it.
+    client.engine.flush().unwrap();
+    is_full.store(false, Ordering::SeqCst);
+    client.engine.stop(server::deadline());
+    assert_eq!(client.state(id), State::Held);
+    assert!(server.messages().is_empty());
+}

@@ -168,6 +168,9 @@ impl CredentialLookup {
     ) -> Result<Option<Given>, String> {
         let ask = async {
             match self.ask_lisp(server, None, rejected).await {
+                (_, Answer::Credentials(Credentials { user: None, .. })) => {
+                    Err("no user name was given".to_owned())
+                }
                 (request, Answer::Credentials(credentials)) if credentials.secret.is_some() => {
                     on_answer(&credentials);
                     Ok(Some(Given {

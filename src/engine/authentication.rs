@@ -117,6 +117,7 @@ impl Logins {
         for history in histories {
             if let Ok(mut history) = history.try_lock() {
                 history.refusals = 0;
+                history.refusal = None;
             }
         }
     }

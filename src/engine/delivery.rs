@@ -34,7 +34,7 @@ pub async fn deliver(destination: Rc<Destination>, number: SessionNumber) {
             continue;
         };
         if trouble.scope != Scope::Site {
-            if !destination.note_end(delivery.work.delivered > 0) {
+            if !destination.note_broken() {
                 // Its message has been put off; the others have nothing to do with it.
                 continue;
             }
@@ -75,6 +75,22 @@ impl Drop for Delivery {
     }
 }
 
+/// Counts an open session, also if it panics.
+struct Open(Rc<Destination>);
+
+impl Open {
+    fn new(destination: Rc<Destination>) -> Self {
+        destination.note_open();
+        Open(destination)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.note_closed();
+    }
+}
+
 impl Delivery {
     fn new(destination: Rc<Destination>, number: SessionNumber) -> Self {
         Delivery {
@@ -92,11 +108,8 @@ impl Delivery {
     /// Sends until there is nothing to send. An error means that the session is of no
     /// more use.
     async fn run(&mut self, session: Session) -> Result<(), Trouble> {
-        let destination = Rc::clone(&self.work.destination);
-        destination.note_open();
-        let ended = self.send_all(session).await;
-        destination.note_closed();
-        ended
+        let _open = Open::new(Rc::clone(&self.work.destination));
+        self.send_all(session).await
     }
 
     async fn send_all(&mut self, mut session: Session) -> Result<(), Trouble> {
@@ -110,10 +123,7 @@ impl Delivery {
                 }
                 Ok(End::Closed) => return Ok(()),
                 // A session that got somewhere says nothing against the next one.
-                Err(_) if self.work.delivered > 0 => {
-                    self.work.destination.note_end(true);
-                    return Ok(());
-                }
+                Err(_) if self.work.delivered > 0 => return Ok(()),
                 Err(trouble) => return Err(trouble),
             }
             if !self.wait_for_work(&mut session).await {
@@ -188,7 +198,10 @@ impl Source for Work {
                 Ended::Untouched => Finding::Undecided(job.without),
                 Ended::Again { without } => Finding::Undecided(Some(without)),
                 Ended::Decided(verdict) => {
-                    self.delivered += usize::from(verdict.accepted.is_some());
+                    if verdict.accepted.is_some() {
+                        self.delivered += 1;
+                        self.destination.note_delivery();
+                    }
                     if verdict.needs_auth {
                         self.demand = verdict.trouble.as_ref().map(ToString::to_string);
                     }

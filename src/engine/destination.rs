@@ -54,11 +54,13 @@ pub struct Destination {
     broken: Cell<u32>,
     /// Sessions that could send.
     open: Cell<usize>,
-    /// Whether sessions are to end rather than wait for messages.
-    is_ending: Cell<bool>,
+    /// Whether nothing new is begun: what waits is in the spool.
+    is_stopping: Cell<bool>,
+    /// How many want sessions to end rather than wait for messages.
+    endings: Cell<usize>,
     /// Wakes the sessions that wait for messages.
     pub arrived: Notify,
-    /// Wakes whoever waits for the end of sessions.
+    /// Wakes whoever waits for the end of sessions: one has ended, or has work.
     closed: Notify,
     /// Each wakes a session that waits for replies: a message of its may be stopped.
     interrupts: RefCell<HashMap<SessionNumber, Rc<Notify>>>,
@@ -84,7 +86,8 @@ impl Destination {
             is_up: Cell::new(false),
             broken: Cell::new(0),
             open: Cell::new(0),
-            is_ending: Cell::new(false),
+            is_stopping: Cell::new(false),
+            endings: Cell::new(0),
             arrived: Notify::new(),
             closed: Notify::new(),
             interrupts: RefCell::default(),
@@ -98,7 +101,8 @@ impl Destination {
 
     /// Adds a message that is due, once.
     pub fn push(&self, id: EntryId) {
-        if !self.busy.borrow().contains_key(&id) && self.queued.borrow_mut().insert(id) {
+        let is_new = !self.is_stopping.get() && !self.busy.borrow().contains_key(&id);
+        if is_new && self.queued.borrow_mut().insert(id) {
             self.todo.borrow_mut().push_back((id, None));
         }
         self.arrived.notify_waiters();
@@ -106,7 +110,7 @@ impl Destination {
 
     /// Puts a message back that is to go before the others.
     fn push_front(&self, id: EntryId, without: Option<Quirk>) {
-        if self.queued.borrow_mut().insert(id) {
+        if !self.is_stopping.get() && self.queued.borrow_mut().insert(id) {
             self.todo.borrow_mut().push_front((id, without));
         }
         self.arrived.notify_waiters();
@@ -118,8 +122,13 @@ impl Destination {
         Some(next)
     }
 
-    /// Forgets what waits here; it is in the spool.
-    pub fn clear(&self) {
+    /// Begins nothing new: what waits here is in the spool.
+    pub fn stop(&self) {
+        self.is_stopping.set(true);
+        self.clear();
+    }
+
+    fn clear(&self) {
         self.todo.borrow_mut().clear();
         self.queued.borrow_mut().clear();
     }
@@ -199,37 +208,46 @@ impl Destination {
             let mut arrived = std::pin::pin!(self.arrived.notified());
             // From now on none is missed.
             arrived.as_mut().enable();
-            if self.is_ending.get() || self.waiting() > 0 {
-                return !self.is_ending.get();
+            if self.endings.get() > 0 || self.waiting() > 0 {
+                return self.endings.get() == 0;
             }
             arrived.await;
         }
     }
 
-    /// Whether sessions are to end as soon as they have no more to send.
-    pub fn set_ending(&self, is_ending: bool) {
-        self.is_ending.set(is_ending);
+    /// Sessions are to end as soon as they have no more to send, until [`Self::unset_ending`].
+    pub fn set_ending(&self) {
+        self.endings.set(self.endings.get() + 1);
         self.arrived.notify_waiters();
     }
 
-    /// Waits until no session is open.
-    pub async fn wait_until_closed(&self) {
+    /// Nobody wants that any more who has wanted it.
+    pub fn unset_ending(&self) {
+        self.endings.set(self.endings.get() - 1);
+    }
+
+    /// Waits until no session is open; or, unless `also_busy`, until one has work.
+    pub async fn wait_until_closed(&self, also_busy: bool) {
         loop {
             let mut closed = std::pin::pin!(self.closed.notified());
             closed.as_mut().enable();
-            if self.open.get() == 0 {
+            let is_busy = !also_busy && !self.busy.borrow().is_empty();
+            if self.open.get() == 0 || is_busy {
                 return;
             }
             closed.await;
         }
     }
 
-    /// Notes how a session has ended; true if that says something about the server.
-    pub fn note_end(&self, has_delivered: bool) -> bool {
-        match has_delivered {
-            true => self.broken.set(0),
-            false => self.broken.set(self.broken.get() + 1),
-        }
+    /// A message has been delivered: the server is as it should be.
+    pub fn note_delivery(&self) {
+        self.broken.set(0);
+    }
+
+    /// Notes that a session broke on its message, before it had delivered any; true if
+    /// that says something about the server by now.
+    pub fn note_broken(&self) -> bool {
+        self.broken.set(self.broken.get() + 1);
         self.broken.get() >= BROKEN_SESSIONS
     }
 
@@ -286,6 +304,7 @@ impl Destination {
                 session,
             };
             self.busy.borrow_mut().insert(id, busy);
+            self.closed.notify_waiters();
             return Some(claim);
         } else if !entry.hold && entry.any(RecipientState::Unconfirmed) {
             context.tell(Kind::Unconfirmed, entry.clone(), None, None);
@@ -342,15 +361,22 @@ impl Destination {
         about: Option<(&Trouble, Need)>,
         session: SessionNumber,
     ) {
+        if self.open.get() > 0 {
+            // Another session sends what waits.
+            return;
+        }
         for ids in self.waiting_ids().chunks(CLAIMED_AT_ONCE) {
             let claims = ids.iter().filter_map(|&id| self.claim(id, session));
             let findings = claims.map(|claim| {
                 let about = about.map(|(trouble, need)| (trouble.clone(), need));
                 (claim, Finding::Asking(about))
             });
-            // They go on waiting here.
-            for (id, _) in settle(&self.context, findings.collect()).await {
+            // They go on waiting here, also those that a session wanted meanwhile.
+            for (id, next) in settle(&self.context, findings.collect()).await {
                 self.busy.borrow_mut().remove(&id);
+                if next != Next::Nothing && self.queued.borrow_mut().insert(id) {
+                    self.todo.borrow_mut().push_front((id, None));
+                }
             }
         }
     }

@@ -47,6 +47,9 @@ pub enum EngineError {
     /// The entry is being worked on.
     #[error("message {0} is being sent just now")]
     Busy(EntryId),
+    /// It will be stopped, but is not yet.
+    #[error("message {0} will be stopped; that could not be written down so far")]
+    Stopping(EntryId),
     /// There is no thread for the sessions.
     #[error("cannot start the sending thread: {0}")]
     Thread(std::io::Error),
@@ -199,12 +202,13 @@ impl Engine {
     }
 
     fn take_up(&self, due: impl Fn(&Entry) -> Due) -> Result<usize, EngineError> {
+        let retries = self.lock_settings().unconfirmed == Unconfirmed::Retry;
         let mut waiting = Vec::new();
         for (entry, state) in self.list()? {
             if entry.is_to_be_filed() {
                 self.file_copy(entry.id)?;
             }
-            if self.shared.spool.is_to_be_taken_up(&entry, state) {
+            if self.shared.spool.is_to_be_taken_up(&entry, state, retries) {
                 waiting.push(due(&entry));
             }
         }
@@ -358,7 +362,7 @@ impl Engine {
     }
 
     /// Stops an entry, whoever has it; false if it is too late. When it returns true, that
-    /// is so on disk, but for a session that takes longer than [`LETTING_GO`] to write it.
+    /// is so on disk.
     fn stop_entry(&self, id: EntryId, stop: Stop) -> Result<bool, EngineError> {
         let Shared {
             spool,
@@ -366,19 +370,30 @@ impl Engine {
             in_flight,
             ..
         } = &self.shared;
-        match in_flight.stop(id, stop) {
-            Stopping::TooLate => Ok(false),
-            Stopping::Promised => {
-                self.command(Command::Interrupt)?;
-                in_flight.wait_for_end(id, LETTING_GO);
-                Ok(true)
-            }
-            // Accepted: the copy can be given up, but not the message.
-            Stopping::NotInFlight if stop == Stop::Hold && in_flight.is_filing(id) => Ok(false),
-            Stopping::NotInFlight => {
-                let held = self.claim_from_filing(id)?;
-                settle::carry_out(spool, events, held.claim, stop)?;
-                Ok(true)
+        loop {
+            match in_flight.stop(id, stop) {
+                Stopping::TooLate => return Ok(false),
+                Stopping::Promised => {
+                    self.command(Command::Interrupt)?;
+                    in_flight.wait_for_end(id, LETTING_GO);
+                    return match spool.load(id) {
+                        Err(SpoolError::NoSuchEntry(_)) if stop == Stop::Remove => Ok(true),
+                        Ok(entry) if stop == Stop::Hold && entry.hold => Ok(true),
+                        _ => Err(EngineError::Stopping(id)),
+                    };
+                }
+                // Accepted: the copy can be given up, but not the message.
+                Stopping::NotInFlight if stop == Stop::Hold && in_flight.is_filing(id) => {
+                    return Ok(false);
+                }
+                Stopping::NotInFlight => match self.claim_from_filing(id) {
+                    // A session was faster.
+                    Err(EngineError::Busy(_)) if in_flight.contains(id) => {}
+                    held => {
+                        settle::carry_out(spool, events, held?.claim, stop)?;
+                        return Ok(true);
+                    }
+                },
             }
         }
     }
@@ -464,6 +479,7 @@ impl Engine {
     /// Hands a command to the thread, starting it if there is none.
     fn command(&self, command: Command) -> Result<(), EngineError> {
         let mut thread = self.lock_thread();
+        let is_heir = thread.is_some();
         let command = match &*thread {
             None => command,
             Some(live) => match live.command(command) {
@@ -473,7 +489,8 @@ impl Engine {
             },
         };
         let settings = self.lock_settings().clone();
-        let started = Thread::start(self.shared.clone(), settings).map_err(EngineError::Thread)?;
+        let started =
+            Thread::start(self.shared.clone(), settings, is_heir).map_err(EngineError::Thread)?;
         // Its receiver lives in the thread just started.
         let _ = started.command(command);
         *thread = Some(started);

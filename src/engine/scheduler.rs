@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::context::{Context, Report};
 use super::destination::Destination;
 use super::in_flight::SessionNumber;
-use super::settings::Settings;
+use super::settings::{Settings, Unconfirmed};
 use super::{check, delivery, settle};
 use crate::bridge::Event;
 use crate::mail::{Endpoint, Server, Timestamp};
@@ -89,11 +89,12 @@ pub enum Command {
     Stop(Duration),
 }
 
-/// Runs until told to stop, or until Emacs's side is gone.
+/// Runs until told to stop, or until Emacs's side is gone. An heir takes up what waits.
 pub async fn run(
     context: Rc<Context>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     mut reports: mpsc::UnboundedReceiver<Report>,
+    is_heir: bool,
 ) {
     let mut scheduler = Scheduler {
         context,
@@ -108,6 +109,9 @@ pub async fn run(
         sessions: HashMap::new(),
     };
     scheduler.announce();
+    if is_heir {
+        scheduler.take_over();
+    }
     loop {
         let pause = scheduler
             .begin_what_is_due()
@@ -177,9 +181,9 @@ impl Scheduler {
         }
     }
 
-    /// Ends the sessions as soon as they have no more to send, then tells.
+    /// Ends the sessions that have no more to send, then tells.
     fn end_idle(&mut self, limit: Duration, ended: std_mpsc::Sender<()>) {
-        let endings = self.endings(limit);
+        let endings = self.endings(limit, false);
         self.tasks.spawn_local(async move {
             endings.await;
             // Nobody may wait for it any more.
@@ -187,17 +191,19 @@ impl Scheduler {
         });
     }
 
-    fn endings(&self, limit: Duration) -> impl Future<Output = ()> + 'static {
+    /// Waits until sessions have ended for they had no more to send, at most `limit`; for
+    /// those that have work only if `also_busy`.
+    fn endings(&self, limit: Duration, also_busy: bool) -> impl Future<Output = ()> + 'static {
         let destinations: Vec<_> = self.destinations.values().map(Rc::clone).collect();
         async move {
-            destinations.iter().for_each(|one| one.set_ending(true));
+            destinations.iter().for_each(|one| one.set_ending());
             let closed = async {
                 for destination in &destinations {
-                    destination.wait_until_closed().await;
+                    destination.wait_until_closed(also_busy).await;
                 }
             };
             let _ = timeout(limit, closed).await;
-            destinations.iter().for_each(|one| one.set_ending(false));
+            destinations.iter().for_each(|one| one.unset_ending());
         }
     }
 
@@ -205,9 +211,9 @@ impl Scheduler {
     /// stays in the spool, unconfirmed if its last byte is out.
     async fn wind_up(&mut self, limit: Duration) {
         for destination in self.destinations.values() {
-            destination.clear();
+            destination.stop();
         }
-        self.endings(limit).await;
+        self.endings(limit, true).await;
     }
 
     /// Sets the time of an entry's next try, in place of any set before.
@@ -351,10 +357,11 @@ impl Scheduler {
         self.tasks.spawn_local(async move {
             let (spool, in_flight) = (Arc::clone(&context.spool), Arc::clone(&context.in_flight));
             let now = context.clock.now();
+            let retries = context.policy().unconfirmed == Unconfirmed::Retry;
             let list = move || {
                 let listing = spool.list(now, |id| in_flight.contains(id))?;
                 let mut entries = listing.entries;
-                entries.retain(|(entry, state)| spool.is_to_be_taken_up(entry, *state));
+                entries.retain(|(entry, state)| spool.is_to_be_taken_up(entry, *state, retries));
                 Ok(entries)
             };
             let backoff = context.settings().backoff;

@@ -2,6 +2,8 @@
 //! out about it and what the user has asked for meanwhile; then written down, and only then
 //! told.
 
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +92,7 @@ pub fn decide(
             }
             let goes_on = verdict.has_more || verdict.needs_auth;
             if goes_on && stop.is_none() && entry.any(RecipientState::Pending) {
-                entry.attempts += u32::from(verdict.has_more);
+                entry.attempts += u32::from(verdict.accepted.is_some());
                 return Fate::Again;
             }
             verdict.trouble.unwrap_or_else(|| earlier_refusals(entry))
@@ -218,7 +220,8 @@ impl Decided {
         let fate = decide(&mut claim.entry, finding, stop, policy, now);
         Decided {
             attempt: before.attempts,
-            is_changed: claim.entry != before,
+            // What could not be written before is as it was.
+            is_changed: claim.entry != before || fate == Fate::Held,
             claim,
             fate,
             trouble,
@@ -275,7 +278,10 @@ pub enum Next {
 
 /// Settles messages that a session had: decides, writes down (off the network thread),
 /// lets them go, and tells. Returns what is to be done about each.
-pub async fn settle(context: &Context, findings: Vec<(Claim, Finding)>) -> Vec<(EntryId, Next)> {
+pub async fn settle(
+    context: &Rc<Context>,
+    findings: Vec<(Claim, Finding)>,
+) -> Vec<(EntryId, Next)> {
     let decide = |claim: Claim, finding, stop| {
         Decided::about(claim, finding, stop, context.policy(), context.clock.now())
     };
@@ -311,6 +317,11 @@ pub async fn settle(context: &Context, findings: Vec<(Claim, Finding)>) -> Vec<(
                 Fate::Removed => Some(Stop::Remove),
                 _ => None,
             };
+            if let (Some(_), Err(error)) = (done, &result) {
+                context.tell_problem(&error.to_string());
+                stop_later(Rc::clone(context), claim);
+                continue;
+            }
             if fate == Fate::Filing {
                 context.in_flight.keep_for_filing(claim);
             } else if let Some((claim, stop)) = context.in_flight.end(claim, done) {
@@ -319,9 +330,8 @@ pub async fn settle(context: &Context, findings: Vec<(Claim, Finding)>) -> Vec<(
                 continue;
             }
             let next = match (&result, fate) {
-                (Err(_), Fate::Again | Fate::Deferred) => {
-                    Next::At(context.clock.now().after(SPOOL_PAUSE))
-                }
+                (_, Fate::Sent | Fate::Filing) => Next::Nothing,
+                (Err(_), _) => Next::At(context.clock.now().after(SPOOL_PAUSE)),
                 (_, Fate::Again) => Next::Again(one.quirk),
                 (_, Fate::Deferred) => Next::At(entry.next_try),
                 _ => Next::Nothing,
@@ -331,6 +341,16 @@ pub async fn settle(context: &Context, findings: Vec<(Claim, Finding)>) -> Vec<(
         }
     }
     settled
+}
+
+/// What the user was promised of a message could not be written: it stays in flight, and
+/// that is tried again after a while.
+fn stop_later(context: Rc<Context>, claim: Claim) {
+    let later: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+        tokio::time::sleep(SPOOL_PAUSE).await;
+        settle(&context, vec![(claim, Finding::Undecided(None))]).await;
+    });
+    tokio::task::spawn_local(later);
 }
 
 /// Carries out what the user wants of a message that no session has.

@@ -10,7 +10,6 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 
 use super::context::{Context, Shared};
-use super::in_flight::Stop;
 use super::scheduler::{self, Command};
 use super::settings::Settings;
 use super::settle;
@@ -25,15 +24,15 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Starts it.
-    pub fn start(shared: Shared, settings: Settings) -> std::io::Result<Self> {
+    /// Starts it. An heir takes up what waits, for the one before has died of a panic.
+    pub fn start(shared: Shared, settings: Settings, is_heir: bool) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (ended_sender, ended) = std_mpsc::channel();
         let handle = std::thread::Builder::new()
             .name("rs-smtpmail".to_owned())
             .spawn(move || {
                 crate::platform::block_signals();
-                let run = AssertUnwindSafe(|| run(shared.clone(), settings, receiver));
+                let run = AssertUnwindSafe(|| run(shared.clone(), settings, receiver, is_heir));
                 if std::panic::catch_unwind(run).is_err() {
                     bury(&shared);
                 }
@@ -65,23 +64,24 @@ impl Thread {
 
 /// After a panic: nothing is in flight any more, and what the user has stopped is stopped.
 fn bury(shared: &Shared) {
-    let Shared {
-        spool,
-        events,
-        in_flight,
-        ..
-    } = shared;
-    for id in in_flight.of_session(None) {
-        settle::abandon(spool, events, in_flight, id);
-    }
-    events.push(Event::Problem(
+    let_go_of_all(shared);
+    shared.events.push(Event::Problem(
         "internal error in the sending thread (please report it); what waits is in the spool \
-         and goes out with the next message sent or flushed"
+         and is taken up with the next message sent"
             .to_owned(),
     ));
 }
 
-fn run(shared: Shared, settings: Settings, commands: UnboundedReceiver<Command>) {
+/// The sessions are no more: what they have not written of what the user was promised is
+/// written now.
+fn let_go_of_all(shared: &Shared) {
+    let in_flight = &shared.in_flight;
+    for id in in_flight.of_session(None) {
+        settle::abandon(&shared.spool, &shared.events, in_flight, id);
+    }
+}
+
+fn run(shared: Shared, settings: Settings, commands: UnboundedReceiver<Command>, is_heir: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -92,14 +92,12 @@ fn run(shared: Shared, settings: Settings, commands: UnboundedReceiver<Command>)
             return shared.events.push(Event::Problem(text));
         }
     };
-    let in_flight = shared.in_flight.clone();
+    let after = shared.clone();
     let (reports, reports_receiver) = mpsc::unbounded_channel();
     let context = Rc::new(Context::new(shared, settings, reports));
-    let scheduler = scheduler::run(context, commands, reports_receiver);
+    let scheduler = scheduler::run(context, commands, reports_receiver, is_heir);
     LocalSet::new().block_on(&runtime, scheduler);
     // A name lookup, gpg or a write to the disk may still run; Emacs need not wait for it.
     runtime.shutdown_background();
-    for id in in_flight.of_session(None) {
-        in_flight.abandon(id, Some(Stop::Remove));
-    }
+    let_go_of_all(&after);
 }

@@ -90,11 +90,19 @@ impl Spool {
         Ok((entry, state))
     }
 
-    /// Whether the entry waits for a try that nobody has to ask for; or was left
-    /// unconfirmed by a killed Emacs, and is claimed so that this is told.
-    pub fn is_to_be_taken_up(&self, entry: &Entry, state: State) -> bool {
-        (entry.is_ready() && !self.waits_for_origin(entry))
-            || (state == State::Unconfirmed && self.is_marked(entry).unwrap_or(false))
+    /// Whether the entry waits for a try that nobody has to ask for: also, if so wished, of
+    /// what is unconfirmed. Or it was left unconfirmed by a killed Emacs, and is claimed so
+    /// that this is told.
+    pub fn is_to_be_taken_up(
+        &self,
+        entry: &Entry,
+        state: State,
+        retries_unconfirmed: bool,
+    ) -> bool {
+        let is_ready = entry.is_ready() && !self.waits_for_origin(entry);
+        let is_unconfirmed = state == State::Unconfirmed;
+        is_ready
+            || (is_unconfirmed && (retries_unconfirmed || self.is_marked(entry).unwrap_or(false)))
     }
 
     /// The tries whose last byte may be on the wire.

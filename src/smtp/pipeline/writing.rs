@@ -18,6 +18,13 @@ impl<J> Pipeline<J> {
         if self.expected.is_empty() && !matches!(self.writing, Some(Writing::Body(_))) {
             self.since = now;
         }
+        // What the user has stopped is handed back at once, though its turn be far.
+        for next in std::mem::take(&mut self.ready) {
+            match permits(&next.job, Part::Next) {
+                true => self.ready.push_back(next),
+                false => self.ended.push((next.job, Ended::Untouched)),
+            }
+        }
         if let (Some(_), Some(newest)) = (&self.writing, self.line.back())
             && !permits(&newest.job, Part::Next)
         {
@@ -29,7 +36,7 @@ impl<J> Pipeline<J> {
             && !self.needs_mark
         {
             let may_go_on = match self.writing.take() {
-                None => self.begin(out, permits, now),
+                None => self.begin(out, now),
                 Some(writing) => self.write_part(writing, out, permits),
             };
             if !may_go_on {
@@ -39,7 +46,7 @@ impl<J> Pipeline<J> {
     }
 
     /// Begins the next transaction, if the window allows.
-    fn begin(&mut self, out: &mut impl Outgoing, permits: Permission<'_, J>, now: Instant) -> bool {
+    fn begin(&mut self, out: &mut impl Outgoing, now: Instant) -> bool {
         let is_busy = !self.line.is_empty();
         let next = self.ready.front();
         let is_trial = next.is_some_and(|next| next.transaction.without.is_some());
@@ -49,10 +56,6 @@ impl<J> Pipeline<J> {
         let Some(mut next) = self.ready.pop_front() else {
             return false;
         };
-        if !permits(&next.job, Part::Next) {
-            self.ended.push((next.job, Ended::Untouched));
-            return true;
-        }
         // Should a BDAT before it be refused, the server's state is open.
         if std::mem::take(&mut self.terms.needs_reset) || is_busy {
             out.command(&Rset.to_string());
