@@ -148,12 +148,12 @@ impl Fs {
         File::open(path)
     }
 
-    /// Takes the advisory lock on an open file; false if somebody else holds it.
-    pub fn try_lock(&self, file: &File, path: &Path) -> io::Result<bool> {
+    /// Takes the advisory lock on an open file; `None` if somebody else holds it.
+    pub fn try_lock(&self, file: File, path: &Path) -> io::Result<Option<Lock>> {
         self.before(Call::Lock, path)?;
         match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -163,11 +163,14 @@ impl Fs {
         self.before(Call::Lock, path)?;
         match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            file => match file?.try_lock_shared() {
-                Ok(()) => Ok(false),
-                Err(TryLockError::WouldBlock) => Ok(true),
-                Err(TryLockError::Error(error)) => Err(error),
-            },
+            file => {
+                let file = file?;
+                match file.try_lock_shared() {
+                    Ok(()) => file.unlock().map(|()| false),
+                    Err(TryLockError::WouldBlock) => Ok(true),
+                    Err(TryLockError::Error(error)) => Err(error),
+                }
+            }
         }
     }
 
@@ -225,6 +228,18 @@ impl Fs {
         // Not component by component, for all but the last are the same.
         paths.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
         Ok(paths)
+    }
+}
+
+/// The advisory lock on a file, until it is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would do; but a process just being started, which has the file open as
+        // well until it runs another program, would keep the lock so long.
+        let _ = self.0.unlock();
     }
 }
 

@@ -41,7 +41,7 @@ use std::io::{self, Read, Take};
 use std::path::{Path, PathBuf};
 
 pub use entry::{Dsn, Entry, EntryId, Need, Recipient, RecipientState, State, Wishes};
-use fs::Fs;
+use fs::{Fs, Lock};
 pub use listing::Listing;
 pub use owners::{Others, Owner};
 
@@ -96,7 +96,7 @@ pub struct Claim {
     pub entry: Entry,
     message: PathBuf,
     fs: Fs,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Claim {
@@ -245,13 +245,10 @@ impl Spool {
         }
         let path = self.in_part("lock", id);
         let lock = self.fs.open_lock(&path).map_err(failed("open", &path))?;
-        if !self
-            .fs
-            .try_lock(&lock, &path)
-            .map_err(failed("lock", &path))?
-        {
+        let lock = self.fs.try_lock(lock, &path);
+        let Some(lock) = lock.map_err(failed("lock", &path))? else {
             return Ok(None);
-        }
+        };
         // Read only now: the owner before us may have changed it, or settled it.
         let entry = self.load(id).inspect_err(|error| {
             if matches!(error, SpoolError::NoSuchEntry(_)) {

@@ -2,11 +2,10 @@
 //! one leaves. Each has a file in `owners/`, locked for its life.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::fs::Fs;
+use super::fs::{Fs, Lock};
 use super::{EntryId, Spool, SpoolError, failed};
 
 /// This process, as one that sends; until it is dropped.
@@ -14,7 +13,7 @@ use super::{EntryId, Spool, SpoolError, failed};
 pub struct Owner {
     path: PathBuf,
     fs: Fs,
-    _lock: File,
+    _lock: Option<Lock>,
 }
 
 impl Drop for Owner {
@@ -45,8 +44,9 @@ impl Spool {
             .fs
             .open_lock(&unlocked)
             .map_err(failed("make", &unlocked))?;
-        self.fs
-            .try_lock(&lock, &unlocked)
+        let lock = self
+            .fs
+            .try_lock(lock, &unlocked)
             .map_err(failed("lock", &unlocked))?;
         // Only now others see it.
         self.fs
@@ -79,9 +79,9 @@ impl Spool {
             let is_free = self
                 .fs
                 .open(&path)
-                .and_then(|file| self.fs.try_lock(&file, &path));
+                .and_then(|file| self.fs.try_lock(file, &path));
             match is_free {
-                Ok(true) if self.fs.remove_file(&path).is_ok() => others.any_killed = true,
+                Ok(Some(_)) if self.fs.remove_file(&path).is_ok() => others.any_killed = true,
                 _ => drop(others.alive.insert(path)),
             }
         }
