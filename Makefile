@@ -23,6 +23,7 @@ SUFFIX := .so
 endif
 MODULE := lisp/rs-smtpmail-module$(SUFFIX)
 LISP := $(wildcard lisp/*.el)
+# The packages of the tests: the module's own is built where tests/ is not.
 TESTS := --manifest-path tests/Cargo.toml
 STAGE := target/site-lisp
 MANUAL := doc/rs-smtpmail.info
@@ -84,8 +85,7 @@ lint: test-packages tests/fuzz/Cargo.lock
 	  $(CARGO) clippy --locked $(TESTS) --workspace --all-targets $$features -- -D warnings \
 	  || exit 1; \
 	done
-	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target \
-	  --no-default-features -- -D warnings
+	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --no-default-features -- -D warnings
 	for package in '' '$(TESTS) --workspace'; do \
 	  RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $$package --no-deps \
 	    --document-private-items --quiet || exit 1; \
