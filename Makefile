@@ -23,6 +23,8 @@ SUFFIX := .so
 endif
 MODULE := lisp/rs-smtpmail-module$(SUFFIX)
 LISP := $(wildcard lisp/*.el)
+# The packages of the tests: the module's own is built where tests/ is not.
+TESTS := --manifest-path tests/Cargo.toml
 STAGE := target/site-lisp
 MANUAL := doc/rs-smtpmail.info
 
@@ -47,7 +49,7 @@ $(STAGE)/.done: $(LISP) etc/install.el
 	@touch $@
 
 sink: build-packages
-	$(CARGO) build --release --locked --example smtp-sink
+	$(CARGO) build --release --locked $(TESTS) --package smtp-test-server
 
 build-packages:
 	@sh tests/peers/packages.sh build
@@ -62,6 +64,7 @@ test: test-rust test-lisp
 
 test-rust: test-packages
 	$(CARGO) test --locked
+	$(CARGO) test --locked $(TESTS) --workspace
 
 test-lisp: test-packages module sink
 	tests/isolated $(EMACS) -Q --batch -L lisp -L tests/lisp -l tests/lisp/run.el
@@ -76,11 +79,17 @@ matrix: test-packages module sink
 
 lint: test-packages tests/fuzz/Cargo.lock
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target \
-	  --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	$(CARGO) fmt $(TESTS) --package rs-smtpmail-tests --package smtp-test-server --check
+	for features in '' --no-default-features; do \
+	  $(CARGO) clippy --locked --all-targets $$features -- -D warnings && \
+	  $(CARGO) clippy --locked $(TESTS) --workspace --all-targets $$features -- -D warnings \
+	  || exit 1; \
+	done
+	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --no-default-features -- -D warnings
+	for package in '' '$(TESTS) --workspace'; do \
+	  RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $$package --no-deps \
+	    --document-private-items --quiet || exit 1; \
+	done
 	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/lint.el $(LISP)
 
 # The sources compile for other systems, too.
@@ -88,7 +97,7 @@ cross: build-packages
 	@tests/cross
 
 bench: test-packages module sink
-	$(CARGO) build --release --locked --example flush-bench
+	$(CARGO) build --release --locked $(TESTS) --example flush-bench
 	tests/isolated $(EMACS) -Q --batch -L lisp -l tests/bench/bench.el
 
 # Each parser for FUZZ_SECONDS.  cargo-fuzz needs compiler flags that are unstable.

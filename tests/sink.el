@@ -4,7 +4,7 @@
 
 ;;; Commentary:
 
-;; Starts target/release/examples/smtp-sink for the demo and the benchmark.
+;; Starts target/release/smtp-sink for the demo and the benchmark.
 
 ;;; Code:
 
@@ -62,7 +62,7 @@ Its port is the property `port'."
   (let* ((process-connection-type nil)
          (process (apply #'start-process "smtp-sink"
                          (generate-new-buffer " *smtp-sink*")
-                         (expand-file-name "target/release/examples/smtp-sink"
+                         (expand-file-name "target/release/smtp-sink"
                                            sink-root)
                          arguments)))
     (set-process-query-on-exit-flag process nil)
