@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::mail::Timestamp;
-use crate::spool::EntryId;
+use crate::spool::{Entry, EntryId};
 
 /// How long to pause after transient trouble, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,14 @@ impl Backoff {
         Some(now.after(pause + pause * spread as u32 / 1024))
     }
 
-    /// A stored time of a next try, as far as it can be right: a clock that has been set
-    /// back must not put messages off for long.
-    pub fn at_most(&self, next_try: Timestamp, now: Timestamp) -> Timestamp {
+    /// When an entry is due by itself, as far as that can be right: a clock that has been set
+    /// back must not put messages off for long, but where the user wants it.
+    pub fn due(&self, entry: &Entry, now: Timestamp) -> Timestamp {
+        let next_try = entry.next_try.map(|time| self.at_most(time, now));
+        next_try.max(entry.wishes.not_before).unwrap_or(now)
+    }
+
+    fn at_most(&self, next_try: Timestamp, now: Timestamp) -> Timestamp {
         next_try.min(now.after(self.longest_pause * 5 / 4))
     }
 }

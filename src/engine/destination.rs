@@ -292,9 +292,12 @@ impl Destination {
         if context.policy().unconfirmed == Unconfirmed::Retry {
             entry.turn(&[RecipientState::Unconfirmed], RecipientState::Pending);
         }
-        if entry.wanted_at() > context.clock.now() {
+        if let Some(due) = entry
+            .due()
+            .filter(|_| entry.is_for_later(context.clock.now()))
+        {
             // Another time was set meanwhile.
-            self.report(id, entry.due());
+            self.report(id, due);
         } else if context.spool.waits_for_origin(entry) {
             // It is sent from where it lies.
         } else if entry.is_ready() {

@@ -296,7 +296,14 @@ mod tests {
         let port = Port::Number(25);
         let server = Server::new(host, port, StreamType::Plain, None, name, false).unwrap();
         let to = vec![Path::parse("a@b", "to").unwrap()];
-        let mut entry = Entry::new(Path::null(), to, server, Wishes::default(), Timestamp(1));
+        let mut entry = Entry::new(
+            EntryId::new(),
+            Path::null(),
+            to,
+            server,
+            Wishes::default(),
+            Timestamp(1),
+        );
         let message = Raw::from(&b"A: b\n\nc\n"[..]);
         spool.commit(&mut entry, &message).unwrap();
         (directory, spool, entry.id)

@@ -55,10 +55,34 @@ pub enum EngineError {
     Thread(std::io::Error),
 }
 
+/// What an engine takes from around it.
+pub struct World {
+    /// Where the spool is kept.
+    pub fs: Fs,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Makes the ids of messages, the only random thing: pauses are spread by them.
+    pub new_id: NewId,
+}
+
+/// Makes an id that is not that of any other message.
+pub type NewId = Box<dyn Fn() -> EntryId + Send + Sync>;
+
+/// The system's own.
+impl Default for World {
+    fn default() -> Self {
+        World {
+            fs: Fs::default(),
+            clock: Clock::default(),
+            new_id: Box::new(EntryId::new),
+        }
+    }
+}
+
 /// The running engine.
-#[derive(Debug)]
 pub struct Engine {
     shared: Shared,
+    new_id: NewId,
     settings: Mutex<Settings>,
     thread: Mutex<Option<Thread>>,
 }
@@ -70,18 +94,17 @@ impl Engine {
         settings: Settings,
         wake: Box<dyn Write + Send>,
     ) -> Result<Self, EngineError> {
-        Engine::with(directory, settings, wake, Fs::default(), Clock::default())
+        Engine::within(directory, settings, wake, World::default())
     }
 
-    /// The same on another file system and by another clock, for tests.
-    pub fn with(
+    /// The same in another world, for tests.
+    pub fn within(
         directory: PathBuf,
         settings: Settings,
         wake: Box<dyn Write + Send>,
-        fs: Fs,
-        clock: Clock,
+        world: World,
     ) -> Result<Self, EngineError> {
-        let spool = Spool::open(directory, fs)?;
+        let spool = Spool::open(directory, world.fs)?;
         let events = Events::new(wake);
         spool.sweep()?;
         Ok(Engine {
@@ -90,8 +113,9 @@ impl Engine {
                 events: Arc::new(events),
                 in_flight: Arc::default(),
                 requests: Arc::default(),
-                clock,
+                clock: world.clock,
             },
+            new_id: world.new_id,
             settings: Mutex::new(settings),
             thread: Mutex::new(None),
         })
@@ -140,7 +164,7 @@ impl Engine {
         }
         let Shared { spool, events, .. } = &self.shared;
         let now = self.now();
-        let mut entry = Entry::new(sender, recipients, server, wishes, now);
+        let mut entry = Entry::new((self.new_id)(), sender, recipients, server, wishes, now);
         spool.commit(&mut entry, &message)?;
         if !spool.waits_for_origin(&entry)
             && let Err(error) = self.schedule(vec![Due::wanted(&entry, now)])
@@ -329,7 +353,7 @@ impl Engine {
     /// Stores a claimed entry as one that waits, and schedules it.
     fn release(&self, mut held: UserClaim<'_>) -> Result<(), EngineError> {
         held.claim.entry.need = None;
-        held.claim.entry.next_try = Timestamp::default();
+        held.claim.entry.next_try = None;
         self.shared.spool.update(&held.claim)?;
         self.let_go(held)
     }
@@ -341,7 +365,7 @@ impl Engine {
         if !entry.is_ready() || self.shared.spool.waits_for_origin(&entry) {
             return Ok(());
         }
-        let due = match entry.next_try == Timestamp::default() {
+        let due = match entry.next_try.is_none() {
             true => Due::wanted(&entry, self.now()),
             false => Due::later(&entry, self.lock_settings().backoff, self.now()),
         };

@@ -47,14 +47,13 @@ pub enum When {
 impl Due {
     /// At the time the user wants.
     pub fn wanted(entry: &Entry, now: Timestamp) -> Self {
-        let at = entry.wanted_at();
-        Due::new(entry, if at <= now { When::Now } else { When::At(at) })
+        let later = entry.wishes.not_before.filter(|&time| time > now);
+        Due::new(entry, later.map_or(When::Now, When::At))
     }
 
     /// When it is due by itself.
     pub fn later(entry: &Entry, backoff: Backoff, now: Timestamp) -> Self {
-        let next_try = backoff.at_most(entry.next_try, now);
-        Due::new(entry, When::At(next_try.max(entry.wanted_at())))
+        Due::new(entry, When::At(backoff.due(entry, now)))
     }
 
     fn new(entry: &Entry, at: When) -> Self {
@@ -368,7 +367,7 @@ impl Scheduler {
             match tokio::task::spawn_blocking(list).await {
                 Ok(Ok(entries)) => {
                     for (entry, _) in entries {
-                        let at = backoff.at_most(entry.next_try, now).max(entry.wanted_at());
+                        let at = backoff.due(&entry, now);
                         context.report(Report::Due(entry.id, entry.server, at));
                     }
                 }

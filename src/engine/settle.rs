@@ -132,10 +132,12 @@ fn stopped(entry: &mut Entry, stop: Stop) -> Fate {
 
 /// Sets the time of the next try, or gives up.
 fn defer(entry: &mut Entry, backoff: Backoff, now: Timestamp) -> Fate {
-    let begun = entry.created.max(entry.wanted_at());
+    let begun = entry
+        .created
+        .max(entry.wishes.not_before.unwrap_or(entry.created));
     match backoff.next_try(entry.id, begun, entry.attempts, now) {
         Some(next_try) => {
-            entry.next_try = next_try;
+            entry.next_try = Some(next_try);
             Fate::Deferred
         }
         None => {
@@ -333,7 +335,7 @@ pub async fn settle(
                 (_, Fate::Sent | Fate::Filing) => Next::Nothing,
                 (Err(_), _) => Next::At(context.clock.now().after(SPOOL_PAUSE)),
                 (_, Fate::Again) => Next::Again(one.quirk),
-                (_, Fate::Deferred) => Next::At(entry.next_try),
+                (_, Fate::Deferred) => entry.next_try.map_or(Next::Again(None), Next::At),
                 _ => Next::Nothing,
             };
             settled.push((entry.id, next));

@@ -79,11 +79,7 @@ pub fn entry<'e>(env: &'e Env, entry: &Entry, state: State) -> emacs::Result<Val
     plist.put(":message-id", entry.facts.message_id.as_deref())?;
     plist.put(":size", entry.facts.size as i64)?;
     plist.put(":attempts", i64::from(entry.attempts))?;
-    let has_next_try = entry.next_try > Timestamp::default();
-    plist.put(
-        ":next-try",
-        has_next_try.then(|| float_time(entry.next_try)),
-    )?;
+    plist.put(":next-try", entry.next_try.map(float_time))?;
     plist.put(":not-before", entry.wishes.not_before.map(float_time))?;
     let origin = entry.wishes.origin.as_ref();
     plist.put(

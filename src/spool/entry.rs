@@ -18,6 +18,11 @@ impl EntryId {
         EntryId(Uuid::now_v7())
     }
 
+    /// An id made of these, for tests: of `random` all but six bits count.
+    pub fn made_of(now: Timestamp, random: [u8; 10]) -> Self {
+        EntryId(uuid::Builder::from_unix_timestamp_millis(now.0, &random).into_uuid())
+    }
+
     /// An id from its text; `None` for anything else, so no path can be smuggled in.
     pub fn parse(text: &str) -> Option<Self> {
         let id = EntryId(Uuid::try_parse(text).ok()?);
@@ -147,7 +152,7 @@ pub struct Entry {
     pub attempts: u32,
     /// Not before this time, for the last try has failed.
     #[serde(default)]
-    pub next_try: Timestamp,
+    pub next_try: Option<Timestamp>,
     /// Set by the user: not sent until released.
     #[serde(default)]
     pub hold: bool,
@@ -181,6 +186,7 @@ pub enum State {
 impl Entry {
     /// A new entry, of which no facts are known yet; duplicate recipients are taken once.
     pub fn new(
+        id: EntryId,
         sender: Path,
         recipients: Vec<Path>,
         server: Server,
@@ -199,7 +205,7 @@ impl Entry {
         }
         Entry {
             version: 1,
-            id: EntryId::new(),
+            id,
             created: now,
             sender,
             recipients: once,
@@ -207,7 +213,7 @@ impl Entry {
             facts: Facts::default(),
             wishes,
             attempts: 0,
-            next_try: Timestamp::default(),
+            next_try: None,
             hold: false,
             need: None,
             error: None,
@@ -238,14 +244,14 @@ impl Entry {
         self.wishes.copy.is_some() && self.any(RecipientState::Accepted)
     }
 
-    /// The time the user wants it sent at; 0 for now.
-    pub fn wanted_at(&self) -> Timestamp {
-        self.wishes.not_before.unwrap_or_default()
+    /// When it is tried next, if nobody asks for it; `None` for now.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.next_try.max(self.wishes.not_before)
     }
 
-    /// When it is tried next, if nobody asks for it.
-    pub fn due(&self) -> Timestamp {
-        self.next_try.max(self.wanted_at())
+    /// Whether the user wants it sent later than `now`.
+    pub fn is_for_later(&self, now: Timestamp) -> bool {
+        self.wishes.not_before.is_some_and(|time| time > now)
     }
 
     /// The state the user sees, given whether a session works on it `now`.
@@ -264,7 +270,7 @@ impl Entry {
             State::Failed
         } else if self.need.is_some() {
             State::NeedsUser
-        } else if self.wanted_at() > now {
+        } else if self.is_for_later(now) {
             State::Scheduled
         } else {
             State::Pending

@@ -18,7 +18,7 @@ use rs_smtpmail::credentials::AuthSource;
 use rs_smtpmail::engine::{Engine, Settings};
 use rs_smtpmail::mail::{Path, Port, Raw, Server, StreamType, Timestamp};
 use rs_smtpmail::spool::fs::{Call, Fs};
-use rs_smtpmail::spool::{Entry, Spool, Wishes};
+use rs_smtpmail::spool::{Entry, EntryId, Spool, Wishes};
 
 const LINE: &[u8] = b"a line of seventy octets, as mail has it: forty-two make three kilobytes\n";
 
@@ -113,6 +113,7 @@ fn fill(directory: &std::path::Path, server: &Server, count: usize, octets: usiz
     let message = Raw::from([b"Subject: bench\n\n".as_slice(), &body].concat());
     for _ in 0..count {
         let mut entry = Entry::new(
+            EntryId::new(),
             Path::parse("me@example.org", "sender").unwrap(),
             vec![Path::parse("you@example.org", "recipient").unwrap()],
             server.clone(),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rs_smtpmail::bridge::{Answer, Cause, Event, Kind};
 use rs_smtpmail::credentials::AuthSource;
-use rs_smtpmail::engine::{Engine, Settings};
-use rs_smtpmail::mail::{Clock, Path, Port, Server, StreamType};
+use rs_smtpmail::engine::{Engine, Settings, World};
+use rs_smtpmail::mail::{Path, Port, Server, StreamType};
 use rs_smtpmail::net::tls::{IdentityFiles, Rejected};
 use rs_smtpmail::spool::fs::Fs;
 use rs_smtpmail::spool::{Entry, EntryId, State, Wishes};
@@ -54,10 +54,18 @@ impl Client {
     }
 
     pub fn in_directory(directory: impl Into<Arc<TempDir>>, settings: Settings, fs: Fs) -> Self {
+        let world = World {
+            fs,
+            ..World::default()
+        };
+        Client::in_world(directory, settings, world)
+    }
+
+    pub fn in_world(directory: impl Into<Arc<TempDir>>, settings: Settings, world: World) -> Self {
         let directory = directory.into();
         let (wake, writer) = std::io::pipe().unwrap();
         let spool = directory.path().join("spool");
-        let engine = Engine::with(spool, settings, Box::new(writer), fs, Clock::default()).unwrap();
+        let engine = Engine::within(spool, settings, Box::new(writer), world).unwrap();
         Client {
             engine,
             directory,

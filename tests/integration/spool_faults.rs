@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Client, MESSAGE, settings_for, target};
 use rs_smtpmail::bridge::{Event, Kind};
-use rs_smtpmail::engine::{Engine, Settings};
+use rs_smtpmail::engine::{Engine, Settings, World};
 use rs_smtpmail::mail::StreamType;
-use rs_smtpmail::mail::{Clock, Timestamp};
+use rs_smtpmail::mail::Timestamp;
 use rs_smtpmail::spool::fs::{Call, Fs};
-use rs_smtpmail::spool::{Entry, Spool, State, Wishes};
+use rs_smtpmail::spool::{Entry, EntryId, Spool, State, Wishes};
 use server::{Options, Rule, Server, Stage};
 
 /// A file system on which `act` is done at the `at`-th call, counted from 0.
@@ -85,8 +85,15 @@ fn send_and_wait(
     scenario: Scenario,
 ) -> bool {
     let wake = Box::new(io::sink());
-    let Ok(engine) = Engine::with(directory.to_owned(), settings, wake, fs, Clock::default())
-    else {
+    let Ok(engine) = Engine::within(
+        directory.to_owned(),
+        settings,
+        wake,
+        World {
+            fs,
+            ..World::default()
+        },
+    ) else {
         return false;
     };
     let to = |text| vec![rs_smtpmail::mail::Path::parse(text, "to").unwrap()];
@@ -346,7 +353,14 @@ fn a_message_is_accepted_at_the_cost_of_two_flushes() {
         let to = rs_smtpmail::mail::Path::parse("you@example.com", "to").unwrap();
         let server = target(25, StreamType::Plain);
         let sender = rs_smtpmail::mail::Path::null();
-        let mut entry = Entry::new(sender, vec![to], server, Wishes::default(), Timestamp(1));
+        let mut entry = Entry::new(
+            EntryId::new(),
+            sender,
+            vec![to],
+            server,
+            Wishes::default(),
+            Timestamp(1),
+        );
         spool.commit(&mut entry, &message.into()).unwrap();
         assert_eq!(flushes.swap(0, Ordering::SeqCst), 2);
         assert_eq!(spool.load(entry.id).unwrap(), entry);
@@ -370,7 +384,14 @@ fn an_entry_of_any_length_is_read_back() {
             copy: Some("x".repeat(length)),
             ..Wishes::default()
         };
-        let mut entry = Entry::new(sender, vec![to], server, wishes, Timestamp(1));
+        let mut entry = Entry::new(
+            EntryId::new(),
+            sender,
+            vec![to],
+            server,
+            wishes,
+            Timestamp(1),
+        );
         spool
             .commit(&mut entry, &b"A: b\n\nc\n"[..].into())
             .unwrap();

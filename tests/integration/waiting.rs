@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::common::{Client, MESSAGE, target};
 use rs_smtpmail::bridge::Kind;
 use rs_smtpmail::engine::Backoff;
-use rs_smtpmail::engine::Settings;
-use rs_smtpmail::mail::{StreamType, Timestamp};
-use rs_smtpmail::spool::{State, Wishes};
+use rs_smtpmail::engine::{Settings, World};
+use rs_smtpmail::mail::{Clock, StreamType, Timestamp};
+use rs_smtpmail::spool::{EntryId, State, Wishes};
 use server::{Ending, Options, Rule, Server, Stage};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -331,4 +331,34 @@ fn what_an_emacs_leaves_behind_another_takes_over_at_once() {
     drop(owner);
     let seen = heir.outcome();
     assert_eq!((seen.entry.id, seen.kind), (left, Kind::Sent));
+}
+
+#[test]
+fn the_same_time_and_the_same_ids_give_the_same_pauses() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = target(closed.local_addr().unwrap().port(), StreamType::Plain);
+    drop(closed);
+    let now = Timestamp(1_700_000_000_000);
+    let deferred = |seed: u8| {
+        let world = World {
+            clock: Clock::new(move || now),
+            new_id: Box::new(move || EntryId::made_of(now, [seed; 10])),
+            ..World::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let mut client = Client::in_world(directory, Settings::default(), world);
+        let seen = client.try_to_send(&to, &["a@b"], MESSAGE);
+        assert_eq!(seen.kind, Kind::Deferred);
+        (
+            seen.entry.id,
+            seen.entry.created,
+            seen.entry.next_try.unwrap(),
+        )
+    };
+    let (one, other) = (deferred(1), deferred(2));
+    assert_eq!(one, deferred(1));
+    assert_eq!(one.1, now);
+    assert_ne!(one.2, other.2);
+    let pause = one.2.since(now);
+    assert!(pause >= Duration::from_secs(60) && pause <= Duration::from_secs(75));
 }

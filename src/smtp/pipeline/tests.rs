@@ -264,6 +264,7 @@ fn entry(number: usize) -> Entry {
     let (host, helo) = ("server".to_owned(), "client".to_owned());
     let server = Address::new(host, port, StreamType::Plain, None, helo, false).unwrap();
     Entry::new(
+        crate::spool::EntryId::new(),
         path(format!("m{number}@x")),
         to,
         server,
