@@ -198,8 +198,10 @@ impl<J> Pipeline<J> {
         }
         let free = self.free();
         let may_begin = self.writing.is_none() && self.ready.is_empty() && !self.is_dry;
-        // In groups, for each costs a wait for the disk.
-        if may_begin && free > 0 && free * 2 >= self.window() {
+        // As soon as there is room: a server that has said something may wait for our next
+        // octets, and with them the acknowledgement, before it says more. Those that come
+        // together, for the server is fast or the disk is slow, go together.
+        if may_begin && free > 0 {
             return Want::Messages(free);
         }
         let is_done = self.ready.is_empty() || free == 0;
