@@ -12,11 +12,9 @@ use super::login::Login;
 use super::settings::Settings;
 use super::settle::Finding;
 use crate::bridge::Event;
-use crate::smtp::{End, Ended, Job, Note, Part, Scope, Session, Source, Stage, Trouble};
+use crate::smtp::{End, Ended, Job, Note, Part, SMALL, Scope, Session, Source, Stage, Trouble};
 use crate::spool::EntryId;
 
-/// A larger message is claimed alone.
-const SMALL: u64 = 64 * 1024;
 /// Octets claimed together, at most: a killed Emacs leaves them unconfirmed.
 const CLAIMED_TOGETHER: u64 = 256 * 1024;
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::context::{Context, Report};
 use super::in_flight::{Claimed, SessionNumber};
 use super::settings::Unconfirmed;
-use super::settle::{Finding, Next, settle};
+use super::settle::{Finding, Next, SPOOL_PAUSE, settle};
 use crate::bridge::Kind;
 use crate::mail::{Server, Timestamp};
 use crate::smtp::{Disposition, Job, Quirk, Trouble};
@@ -32,8 +32,6 @@ const OURS_PAUSE: Duration = Duration::from_secs(1);
 /// When a message that another process works on is looked at again; should that one be
 /// killed, it comes up sooner.
 const THEIRS_PAUSE: Duration = Duration::from_secs(30);
-/// After trouble with the spool.
-const SPOOL_PAUSE: Duration = Duration::from_secs(60);
 
 /// One server, and this process's mail for it: a message is in `todo` or in `busy`.
 pub struct Destination {

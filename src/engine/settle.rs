@@ -17,7 +17,7 @@ use crate::smtp::{Disposition, Quirk, Reply, Scope, Stage, Trouble, Verdict};
 use crate::spool::{Claim, Entry, EntryId, Need, RecipientState, Spool, SpoolError};
 
 /// After trouble with the spool itself a message is looked at again.
-const SPOOL_PAUSE: Duration = Duration::from_secs(60);
+pub const SPOOL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What has been found out about a message.
 #[derive(Debug)]

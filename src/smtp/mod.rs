@@ -25,7 +25,7 @@ pub use capabilities::Quirk;
 pub use drive::{Job, Note, Source};
 pub use options::SessionOptions;
 pub use outcome::{Outcome, Verdict};
-pub use pipeline::{End, Ended, Part};
+pub use pipeline::{End, Ended, Part, SMALL};
 pub use reply::{Reply, ReplyError, ReplyReader};
 pub use session::{Observer, OpenError, Session};
 pub use trouble::{Disposition, Scope, Stage, Trouble};

@@ -37,9 +37,9 @@ mod writing;
 
 /// Mail sent and not yet answered on one session: the next message waits beyond.
 const UNANSWERED_OCTETS: u64 = 256 * 1024;
-/// A larger message waits for its recipients' replies before its content goes out, and
-/// is marked alone.
-const SMALL: u64 = 64 * 1024;
+/// A larger message waits for its recipients' replies before its content goes out; it is
+/// claimed and marked alone.
+pub const SMALL: u64 = 64 * 1024;
 /// Progress is told of messages that take longer.
 const QUIET: Duration = Duration::from_secs(1);
 
